@@ -1,0 +1,83 @@
+"""Remora runs millions of small stateful entities on Ray.
+
+Start with ``remora.entity``, the programming model; ``docs/architecture.md`` draws the rest.
+"""
+
+from remora.app import App
+from remora.client import Client
+from remora.entity import Durable, Entity, Event, EventSourced, Transient, command, query
+from remora.errors import (
+    CallCycle,
+    ClusterUnreachable,
+    ContractError,
+    Corrupt,
+    DeadlineExceeded,
+    HandlerFailed,
+    InvalidArgument,
+    InvalidId,
+    InvalidInput,
+    NotOwner,
+    Overloaded,
+    PayloadTooLarge,
+    PortTaken,
+    Rejected,
+    RemoraError,
+    StartError,
+    Stopped,
+    StoreMismatch,
+    StoreUnavailable,
+    TooOld,
+    TryAgain,
+    Unavailable,
+    UnknownCommand,
+    UnknownEntity,
+    Verdict,
+)
+from remora.local import local
+from remora.options import EntityOptions
+from remora.settings import Settings
+from remora.supervision import Directive, Rule
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "App",
+    "CallCycle",
+    "Client",
+    "ClusterUnreachable",
+    "ContractError",
+    "Corrupt",
+    "DeadlineExceeded",
+    "Directive",
+    "Durable",
+    "Entity",
+    "EntityOptions",
+    "Event",
+    "EventSourced",
+    "HandlerFailed",
+    "InvalidArgument",
+    "InvalidId",
+    "InvalidInput",
+    "NotOwner",
+    "Overloaded",
+    "PayloadTooLarge",
+    "PortTaken",
+    "Rejected",
+    "RemoraError",
+    "Rule",
+    "Settings",
+    "StartError",
+    "Stopped",
+    "StoreMismatch",
+    "StoreUnavailable",
+    "TooOld",
+    "Transient",
+    "TryAgain",
+    "Unavailable",
+    "UnknownCommand",
+    "UnknownEntity",
+    "Verdict",
+    "command",
+    "local",
+    "query",
+]

@@ -1,0 +1,84 @@
+"""An app: a name, its entity types, its settings."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from remora.contract import EntitySpec
+from remora.entity import Entity
+from remora.errors import ContractError, StartError, UnknownEntity
+from remora.settings import Settings
+
+_NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
+
+
+class App:
+    """What is deployed together: ``App("bank", entities=[Account])``.
+
+    Args:
+        name: Lower case, 1 to 40 letters, digits, ``-`` or ``_``; names actors, store and records.
+        entities: The entity classes.
+        settings: Limits and times; the defaults suit most apps.
+
+    Raises:
+        ContractError: A bad name, no entities, or two types with one snake_case name.
+    """
+
+    def __init__(self, name: str, *, entities: Sequence[type[Entity[Any]]], settings: Settings | None = None) -> None:
+        if not _NAME.match(name):
+            msg = f"App name {name!r}: use 1 to 40 lower-case letters, digits, '-' or '_', a letter first."
+            raise ContractError(msg)
+        if not entities:
+            msg = f"App {name!r} has no entities: App({name!r}, entities=[YourEntity])."
+            raise ContractError(msg)
+        self.name = name
+        self.settings = settings or Settings()
+        self.specs: dict[str, EntitySpec] = {}
+        for cls in entities:
+            spec: EntitySpec | None = getattr(cls, "__remora__", None)
+            if spec is None or spec.cls is not cls:
+                msg = f"App {name!r}: {cls!r} is not an entity class: derive it from EventSourced, Durable or Transient."
+                raise ContractError(msg)
+            other = self.specs.get(spec.type)
+            if other is not None:
+                msg = f"App {name!r}: {other.cls.__name__} and {cls.__name__} are both {spec.type!r} in URLs and keys: rename one."
+                raise ContractError(msg)
+            _ = spec.handlers  # annotations that could not be resolved before must be now
+            self.specs[spec.type] = spec
+
+    def spec(self, type_name: str) -> EntitySpec:
+        """Return an entity type by its snake_case name.
+
+        Raises:
+            UnknownEntity: There is none; the message lists those there are.
+        """
+        found = self.specs.get(type_name)
+        if found is None:
+            msg = f"App {self.name!r} has no entity type {type_name!r}; it has {', '.join(sorted(self.specs))}."
+            raise UnknownEntity(msg)
+        return found
+
+
+def load_app(path: str) -> App:
+    """Import an app by ``module:attribute``.
+
+    Raises:
+        StartError: The path is malformed, the module cannot be imported, or it is no App.
+    """
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        msg = f"{path!r} does not name an app: write MODULE:APP, for example entities.account:app."
+        raise StartError(msg)
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        msg = f"Cannot import {module_name!r} ({error}): run from the folder that holds it, or install it."
+        raise StartError(msg) from error
+    app = getattr(module, attribute, None)
+    if not isinstance(app, App):
+        msg = f"{module_name} has no remora.App named {attribute!r}."
+        raise StartError(msg)
+    return app

@@ -1,0 +1,291 @@
+"""The programming model: what users of Remora write. Read this module first.
+
+An entity is a class of one of three kinds. They differ in what survives a crash:
+
+    EventSourced[State, Event]   a journal of events; the state is what ``apply`` makes of them
+    Durable[State]               ``self.state``, committed before the reply leaves
+    Transient[State]             memory only: after a crash or a move the state is the initial one
+
+Its ``@command`` methods may change it, its ``@query`` methods only look. One runs at a time.
+A command is atomic: if it raises, its events, changes, sends and reminders vanish.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict
+
+from remora.contract import EntitySpec, Handler, Kind, MethodName, build_spec
+from remora.errors import ContractError
+from remora.ids import check_entity_id
+from remora.options import EntityOptions
+
+if TYPE_CHECKING:
+    from remora.contract import HandlerSpec
+
+SENDS_MAX = 255
+"""Durable sends one command may make: an entry numbers them in one byte."""
+
+
+class Event(BaseModel):
+    """Something that happened to an ``EventSourced`` entity. Immutable; derive yours from it.
+
+    The class's name is its stable name in the journal: moving the class to another module
+    changes nothing, renaming it does. ``class Paid(Event, name="payment")`` sets it apart.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64"
+    )
+    __remora_event__: ClassVar[str] = "Event"
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None:  # noqa: ANN401 - pydantic's own
+        """Give the class its stable name."""
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.__remora_event__ = name or cls.__name__
+
+
+S = TypeVar("S", bound=BaseModel)
+E = TypeVar("E", bound=Event)
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T", bound="Entity[Any]")
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+def command(fn: F) -> F:
+    """Mark an ``async`` method as a command: it may change the entity and is applied once per command id."""
+    return cast("F", Handler(fn, "command"))
+
+
+def query(fn: F) -> F:
+    """Mark an ``async`` method as a query: it sees every acknowledged command and changes nothing."""
+    return cast("F", Handler(fn, "query"))
+
+
+class Calls(Protocol):
+    """How a running handler reaches other entities; the runtime gives it."""
+
+    def ref(self, turn: Turn, cls: type[Any], entity_id: str) -> Any:  # noqa: ANN401 - typed by Entity.ref
+        """Return a reference whose calls belong to this turn."""
+        ...
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one running handler has asked for so far; nothing of it is real before the commit."""
+
+    command_id: str
+    now_ms: int
+    writable: bool
+    calls: Calls | None = None
+    chain: tuple[str, ...] = ()
+    deadline_s: float = 0.0
+    ordinal: int = 0
+    events: list[tuple[str, bytes]] = field(default_factory=list)
+    sends: list[tuple[str, str, str, bytes]] = field(default_factory=list)
+    """(type, id, method, arguments)"""
+    reminders: list[tuple[str, int | None]] = field(default_factory=list)
+    """(name, due in milliseconds), due None cancels"""
+    passivate: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether it may no longer call others and wait."""
+        return bool(self.events or self.sends or self.reminders)
+
+
+class Entity(Generic[S]):
+    """What all three kinds share. Derive from ``EventSourced``, ``Durable`` or ``Transient``."""
+
+    __remora_kind__: ClassVar[Kind | None] = None
+    __remora__: ClassVar[EntitySpec]
+    options: ClassVar[EntityOptions] = EntityOptions()
+
+    id: str
+    """The entity's id within its type."""
+    state: S
+    """The entity's state."""
+    _turn: Turn | None = None
+
+    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:  # noqa: ANN401 - class keywords
+        """Check the class against the contract as it is defined."""
+        super().__init_subclass__(**kwargs)
+        kind = cls.__remora_kind__
+        if kind is not None and not abstract and cls.__module__ != __name__:
+            cls.__remora__ = build_spec(cls, kind, dict(sys._getframe(1).f_locals))  # noqa: SLF001 - as pydantic: names local to the caller
+
+    def now(self) -> datetime:
+        """Return the time of this turn (UTC): one instant for the whole handler, also for sends and reminders."""
+        return datetime.fromtimestamp(self._in_turn().now_ms / 1000, UTC)
+
+    def ref(self, cls: type[T], entity_id: str) -> T:
+        """Return a reference to another entity, to call it and wait.
+
+        A call waits until all that this entity could have seen is committed. After the first
+        ``emit`` a command may only ``send``.
+        """
+        turn = self._in_turn()
+        if turn.calls is None:
+            msg = "self.ref needs a running platform: use remora.local(app)."
+            raise ContractError(msg)
+        return cast("T", turn.calls.ref(turn, cls, entity_id))
+
+    def passivate(self) -> None:
+        """Leave memory after this command; the next one brings the entity back."""
+        self._in_turn().passivate = True
+
+    def _in_turn(self) -> Turn:
+        turn = self._turn
+        if turn is None:
+            msg = f"{type(self).__name__} is not running a handler: this works only inside @command and @query methods."
+            raise ContractError(msg)
+        return turn
+
+    def _in_command(self) -> Turn:
+        turn = self._in_turn()
+        if not turn.writable:
+            msg = f"{type(self).__name__} runs a query, which changes nothing: make it a command."
+            raise ContractError(msg)
+        return turn
+
+    # What follows exists on references; here it gives the type checker their signatures.
+
+    def with_options(
+        self, *, command_id: str | None = None, deadline_s: float | None = None, stale: bool = False
+    ) -> Self:
+        """On a reference: return one that calls with these options.
+
+        Args:
+            command_id: Id of the next command; the same id again gives the same reply, applied once.
+            deadline_s: Seconds to wait for the answer.
+            stale: Answer queries from memory even when the host's lease is in doubt.
+        """
+        raise _only_on_references(self, "with_options")
+
+    async def why(self) -> dict[str, Any]:
+        """On a reference: return what the entity does or waits for, and for how long."""
+        raise _only_on_references(self, "why")
+
+    async def history(self, *, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:
+        """On a reference: return recorded events in order.
+
+        Args:
+            after: Sequence number to start behind.
+            limit: How many at most, up to 1,000.
+        """
+        raise _only_on_references(self, "history")
+
+    async def snapshot(self) -> dict[str, Any]:
+        """On a reference: return the entity's state as plain data."""
+        raise _only_on_references(self, "snapshot")
+
+
+def _only_on_references(entity: Entity[Any], name: str) -> ContractError:
+    return ContractError(f"{name} belongs to references: use client.ref({type(entity).__name__}, id).{name}(…).")
+
+
+class _Journaled(Entity[S], abstract=True):
+    """What both kinds that are kept in the journal share."""
+
+    def send(
+        self, method: Callable[Concatenate[T, P], Coroutine[Any, Any, R]], entity_id: str, *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Send another entity a command durably: it leaves with this command's commit, is
+        delivered at least once and applied once; order is kept per sender and receiver.
+
+        Args:
+            method: The command, named by its class: ``Airport.arrived``.
+            entity_id: Id of the receiver.
+            args: Arguments of the command.
+            kwargs: Named arguments of the command.
+        """
+        turn = self._in_command()
+        named: object = method
+        if not isinstance(named, MethodName):
+            msg = f"self.send takes a command named by its class, such as Airport.arrived, not {method!r}."
+            raise ContractError(msg)
+        spec: EntitySpec = named.owner.__remora__  # type: ignore[attr-defined]  # set on every entity class
+        handler: HandlerSpec = spec.handler(named.name)
+        if handler.is_query:
+            msg = f"self.send takes a command; {spec.type}.{named.name} is a query."
+            raise ContractError(msg)
+        if len(turn.sends) >= SENDS_MAX:
+            msg = f"One command may send at most {SENDS_MAX} messages: spread them over several commands."
+            raise ContractError(msg)
+        turn.sends.append((spec.type, check_entity_id(entity_id, spec.type), named.name, handler.bind(args, kwargs)))
+
+    def remind(self, name: str, *, after: timedelta | float) -> None:
+        """Set a durable timer that calls ``on_reminder(name)`` after a while, also if passivated.
+
+        Args:
+            name: Tells the entity's reminders apart; setting one again replaces it.
+            after: How long from now, as timedelta or seconds.
+        """
+        turn = self._in_command()
+        seconds = after.total_seconds() if isinstance(after, timedelta) else float(after)
+        if not 0 <= seconds < 10**9:
+            msg = f"remind({name!r}): after must be between 0 and 10**9 seconds, not {seconds!r}."
+            raise ContractError(msg)
+        turn.reminders.append((name, turn.now_ms + int(seconds * 1000)))
+
+    def cancel_reminder(self, name: str) -> None:
+        """Cancel a durable timer; one that does not exist is no error."""
+        self._in_command().reminders.append((name, None))
+
+    async def on_reminder(self, name: str) -> None:
+        """Handle a due reminder; runs as a command. Override it to use ``remind``."""
+        msg = f"{type(self).__name__} got the reminder {name!r} and has no on_reminder method: define one."
+        raise ContractError(msg)
+
+
+class EventSourced(_Journaled[S], Generic[S, E], abstract=True):
+    """An entity whose journal of events is the truth.
+
+    ``self.emit(event)`` records an event and applies it at once; ``apply`` says what an event
+    does to ``self.state`` and must depend on nothing but state and event, because it runs again
+    at every recovery. After a crash: all acknowledged events.
+    """
+
+    __remora_kind__ = "event_sourced"
+
+    def emit(self, event: E) -> None:
+        """Record ``event`` and apply it to ``self.state`` at once; durable with this command's commit."""
+        turn = self._in_command()
+        spec = self.__remora__
+        if type(event) not in spec.event_types:
+            msg = f"{spec.cls.__name__} emitted {type(event).__name__}, which its class does not declare as an event."
+            raise ContractError(msg)
+        # Written before apply: what apply does with the event's parts cannot change what is recorded.
+        turn.events.append((event.__remora_event__, event.__pydantic_serializer__.to_json(event)))
+        self.apply(event)
+
+    def apply(self, event: E) -> None:
+        """Say what ``event`` does to ``self.state``. Override it."""
+        msg = f"{type(self).__name__} must define apply(self, event): what an event does to self.state."
+        raise ContractError(msg)
+
+
+class Durable(_Journaled[S], Generic[S], abstract=True):
+    """An entity whose ``self.state`` is committed before the reply leaves.
+
+    Change ``self.state`` in commands; after a crash: the last acknowledged state.
+    """
+
+    __remora_kind__ = "durable"
+
+
+class Transient(Entity[S], Generic[S], abstract=True):
+    """An entity in memory only: after a crash, a move or passivation the state is the initial one.
+
+    One activation at a time holds in fault-free operation; nothing is journaled, so it has no
+    durable sends and no reminders.
+    """
+
+    __remora_kind__ = "transient"

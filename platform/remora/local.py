@@ -1,0 +1,175 @@
+"""A whole platform in this process: several hosts, a registry, a store, without Ray.
+
+The same code as on a cluster minus the network; batches are encoded and decoded all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from remora.app import App
+from remora.client import Client
+from remora.clock import Clock, SystemClock
+from remora.errors import HostGone, NotOwner
+from remora.journal import Store
+from remora.runtime.host import Host
+from remora.runtime.registry import Registry
+from remora.sharding.table import HostRow, Table
+from remora.storage.open import open_store
+
+_sessions = itertools.count(1)
+
+
+class LocalPlatform:
+    """Hosts and registry in this process.
+
+    Args:
+        app: The app.
+        store: The app's store.
+        clock: Time.
+        seed: Seeds all jitter.
+    """
+
+    def __init__(self, app: App, store: Store, clock: Clock, seed: int = 0) -> None:
+        self.app = app
+        self.store = store
+        self.clock = clock
+        self.hosts: dict[str, Host] = {}
+        self.registry = Registry(app, store, self, clock)
+        self._seed = seed
+        self._slots = itertools.count(1)
+        self._clients: list[Client] = []
+        self._dedicating: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self, hosts: int) -> None:
+        """Open the store, start the registry and that many hosts."""
+        await self.store.open(self.app.name, self.app.settings.shards)
+        former = await self.registry.start()
+        # Whoever held this store before was in a process that is gone, or in this one and closed.
+        await self.registry.gone(list(former.hosts), replace=False)
+        await self.registry.joined([await self._new_host(f"host-{next(self._slots)}") for _ in range(hosts)])
+
+    async def close(self) -> None:
+        """Stop everything; the store keeps what was committed."""
+        for client in self._clients:
+            await client.close()
+        await self.registry.close()
+        for host in list(self.hosts.values()):
+            await host.close()
+        await self.store.close()
+
+    def client(self) -> Client:
+        """Return a new client, not started yet."""
+        session = f"local-{os.getpid()}-{next(_sessions)}"
+        client = Client(self, self, self.clock, self.app.settings, session, self._seed)
+        self._clients.append(client)
+        return client
+
+    async def add_host(self, name: str = "", dedicated: str = "") -> None:
+        """Start one more host."""
+        await self.registry.joined([await self._new_host(name or f"host-{next(self._slots)}", dedicated)])
+
+    async def _new_host(self, name: str, dedicated: str = "") -> HostRow:
+        row = HostRow(0, name, node="local", machine="local", pid=os.getpid(), dedicated=dedicated)
+        client = await self.client().start()
+        host = Host(
+            self.app, self.store, self.clock, row, client, seed=self._seed, on_reincarnated=self.registry.refresh
+        )
+        joined = await host.start()
+        self.hosts[name] = host
+        return joined
+
+    async def crash(self, name: str) -> None:
+        """Lose a host with everything in its memory, as a killed process would; it is replaced."""
+        host = self.hosts.pop(name)
+        host.abandon()
+        await self.registry.gone([host.incarnation])
+
+    # -- as Directory and Transport of clients, as Hosts of the registry --------------------------------
+
+    async def table(self, after: int) -> Table:
+        """See Directory."""
+        return await self.registry.table(after)
+
+    async def place(self, key: str) -> None:
+        """See Directory."""
+        await self.registry.place(key)
+
+    async def exchange(self, host: str, data: bytes) -> bytes:
+        """See Transport."""
+        found = self.hosts.get(host)
+        if found is None:
+            msg = f"{host} is gone."
+            raise HostGone(msg)
+        return await found.exchange(data)
+
+    async def own(self, host: HostRow, shards: dict[str, int]) -> None:
+        """See Hosts."""
+        await self._host(host).own(shards)
+
+    async def release(self, host: HostRow, shards: Sequence[str]) -> None:
+        """See Hosts."""
+        await self._host(host).release(shards)
+
+    async def replace(self, host: HostRow) -> None:
+        """See Hosts."""
+        await self.add_host(host.name)
+
+    async def dedicate(self, key: str) -> None:
+        """See Hosts."""
+        running = self._dedicating.get(key)
+        if running is None and not any(host.row.dedicated == key for host in self.hosts.values()):
+            running = self._dedicating[key] = asyncio.create_task(self._dedicate(key))
+        if running is not None:
+            await running
+
+    async def _dedicate(self, key: str) -> None:
+        try:
+            await self.add_host(f"entity/{key}", key)
+        finally:
+            del self._dedicating[key]
+
+    async def kill(self, host: HostRow) -> bool:
+        """See Hosts."""
+        running = self.hosts.pop(host.name, None)
+        if running is not None:
+            running.abandon()
+        return True
+
+    def _host(self, row: HostRow) -> Host:
+        found = self.hosts.get(row.name)
+        if found is None or found.incarnation != row.incarnation:
+            msg = f"{row.name} is gone."
+            raise NotOwner(msg)
+        return found
+
+
+@asynccontextmanager
+async def local(
+    app: App, *, hosts: int = 2, store: str | Store = "memory://", clock: Clock | None = None
+) -> AsyncIterator[Client]:
+    """Run an app in this process and give a client to it.
+
+    Args:
+        app: The app.
+        hosts: How many hosts, at least 1.
+        store: A store URL (``memory://``, ``sqlite:///bank.db``) or a store.
+        clock: Time; the machine's by default.
+
+    Raises:
+        StoreMismatch: The store cannot be opened or belongs to another app.
+    """
+    if hosts < 1:
+        msg = f"local(hosts={hosts}): an app needs at least one host."
+        raise ValueError(msg)
+    platform = LocalPlatform(app, open_store(store) if isinstance(store, str) else store, clock or SystemClock())
+    try:
+        await platform.start(hosts)
+        client = await platform.client().start()
+        yield client
+    finally:
+        await platform.close()

@@ -1,0 +1,46 @@
+"""Options declared on an entity class: ``options = EntityOptions(...)``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from remora.supervision import DEFAULT_RULES, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class EntityOptions:
+    """How entities of one type are run. Every field has a default that suits small entities."""
+
+    passivate_after_s: float = 120.0
+    """Idle seconds after which an entity leaves memory (Akka's default)."""
+    snapshot_every: int = 100
+    """Entries between snapshots: bounds what a recovery replays."""
+    mailbox_max: int = 1024
+    """Waiting commands and queries per entity before ``Overloaded``."""
+    dedup_window: int = 1000
+    """Last commands whose ids and replies an entity remembers."""
+    dedup_age_s: float = 7 * 86_400.0
+    """Age after which a remembered command may be forgotten, in seconds."""
+    deadline_s: float = 10.0
+    """Seconds a caller waits when it names no deadline of its own."""
+    placement: Literal["shared", "dedicated"] = "shared"
+    """``shared``: with many others in a host. ``dedicated``: a Ray named detached actor of its own."""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Ray resources of a dedicated entity, for example ``{"CPU": 1, "GPU": 1}``."""
+    supervision: tuple[Rule, ...] = DEFAULT_RULES
+    """Rules for failures; the first that matches decides."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        for name in ("passivate_after_s", "snapshot_every", "mailbox_max", "dedup_window", "dedup_age_s", "deadline_s"):
+            if not getattr(self, name) > 0:
+                msg = f"EntityOptions.{name} must be above 0, not {getattr(self, name)!r}."
+                raise ValueError(msg)
+        if self.placement not in {"shared", "dedicated"}:
+            msg = f"EntityOptions.placement is 'shared' or 'dedicated', not {self.placement!r}."
+            raise ValueError(msg)
+        if self.resources and self.placement != "dedicated":
+            msg = "EntityOptions.resources needs placement='dedicated': shared entities use their host's resources."
+            raise ValueError(msg)

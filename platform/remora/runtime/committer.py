@@ -1,0 +1,133 @@
+"""One committer per host: group commit, double-buffered, with the output gate.
+
+Entities add what they did to the open commit and go on; while one commit is being written the
+next one fills. Nothing that could have seen an effect leaves the host before the commit that
+holds the effect: answers wait in the commit and are released when it is done. If a commit fails,
+every commit behind it fails too, since its entries stand on state that vanished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+from remora.errors import RemoraError, StoreUnavailable
+from remora.journal import Append
+
+if TYPE_CHECKING:
+    from remora.runtime.cell import Cell
+
+
+class Sink(Protocol):
+    """Takes answers on their way to a client session."""
+
+    def answer(self, n: int, verdict: int, payload: bytes) -> None:
+        """Give the answer to ask ``n``."""
+        ...
+
+
+class Commit:
+    """What one transaction writes, and what waits for it."""
+
+    __slots__ = ("answers", "append", "cells", "done", "waiters")
+
+    def __init__(self) -> None:
+        self.append = Append()
+        self.answers: list[tuple[Sink, int, int, bytes]] = []
+        self.waiters: list[Callable[[RemoraError | None], None]] = []
+        self.cells: set[Cell] = set()
+        self.done = False
+
+
+class Committer:
+    """Writes a host's commits one after the other.
+
+    Args:
+        write: Writes an append under the host's incarnation.
+        rows_max: Entries per commit.
+        timeout_s: Seconds after which a commit counts as of unknown outcome.
+        on_failed: Told about failed commits, before anything else is written.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Append], Awaitable[None]],
+        rows_max: int,
+        timeout_s: float,
+        on_failed: Callable[[list[Commit], RemoraError], Awaitable[None]],
+    ) -> None:
+        self._write = write
+        self._rows_max = rows_max
+        self._timeout_s = timeout_s
+        self._on_failed = on_failed
+        self._queue: deque[Commit] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self.commits = 0
+        self.rows = 0
+
+    def open(self) -> Commit:
+        """Return the commit that takes entries now; it will be written soon."""
+        queue = self._queue
+        if not queue or len(queue[-1].append.entries) >= self._rows_max:
+            queue.append(Commit())
+            if self._task is None:
+                self._task = asyncio.get_running_loop().create_task(self._run())
+        return queue[-1]
+
+    async def flush(self) -> None:
+        """Wait until all that is open now is written or has failed."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
+    def abandon(self) -> None:
+        """Stop at once; what is open is never written."""
+        self._queue.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while self._queue:
+                await self._next()
+        finally:
+            self._task = None
+            if self._queue:  # something was added between the last look and here
+                self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _next(self) -> None:
+        commit = self._queue.popleft()
+        try:
+            if commit.append:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._write(commit.append)
+        except RemoraError as error:
+            await self._failed(commit, error)
+            return
+        except TimeoutError:
+            msg = f"The store did not confirm a commit within {self._timeout_s} s; its outcome is unknown."
+            await self._failed(commit, StoreUnavailable(msg, retry_after_s=0.2))
+            return
+        self.commits += 1
+        self.rows += len(commit.append.entries)
+        commit.done = True
+        commit.cells.clear()
+        for sink, n, verdict, payload in commit.answers:
+            sink.answer(n, verdict, payload)
+        for waiter in commit.waiters:
+            waiter(None)
+
+    async def _failed(self, commit: Commit, error: RemoraError) -> None:
+        failed = [commit, *self._queue]
+        self._queue.clear()
+        for one in failed:
+            one.done = True
+        payload = error.encode()
+        for one in failed:
+            for sink, n, _, _ in one.answers:
+                sink.answer(n, 1, payload)
+        await self._on_failed(failed, error)
+        for one in failed:
+            for waiter in one.waiters:
+                waiter(error)

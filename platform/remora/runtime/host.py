@@ -1,0 +1,427 @@
+"""A host: the shards it owns, the cells in them, and what they share.
+
+One host is one process on Ray and one object in ``remora.local``; the code is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from remora.app import App
+from remora.client import Client
+from remora.clock import Clock
+from remora.contract import EntitySpec
+from remora.entity import Turn
+from remora.errors import (
+    CallCycle, Fenced, NotOwner, Overloaded, PayloadTooLarge, RemoraError, StoreUnavailable, UnknownEntity,
+)  # fmt: skip
+from remora.ids import check_entity_id
+from remora.journal import Store
+from remora.lifecycle import Phase, step
+from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
+from remora.runtime.calls import TurnCalls, cycle_message
+from remora.runtime.cell import Cell
+from remora.runtime.committer import Commit, Committer, Sink
+from remora.runtime.lease import Lease
+from remora.runtime.outbox import Outbox
+from remora.runtime.recovery import Recovery
+from remora.runtime.reminders import Reminders
+from remora.runtime.session import Session
+from remora.runtime.shard import Shard
+from remora.sharding.hashing import entity_key, shard_of
+from remora.sharding.table import HostRow
+
+T = TypeVar("T")
+_json = msgspec.json.Encoder().encode
+_decode_events = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]]).decode
+HOUSEKEEPING_S = 0.25
+"""Seconds between rounds of passivation and reminders."""
+SESSION_IDLE_S = 600.0
+"""A client session that was silent so long is forgotten."""
+PATIENCE_MAX_S = 1.0
+"""Longest pause between tries while the store is away, in seconds."""
+
+
+class Host:
+    """Runs the entities of the shards it owns.
+
+    Args:
+        app: The app.
+        store: The app's store, opened.
+        clock: Time.
+        row: Who this host is: name, node, process.
+        client: Reaches other entities, for calls and durable sends.
+        seed: Seeds the jitter of backoffs.
+        on_fenced: Called when the store refused this host's incarnation: it owns nothing any more.
+        on_reincarnated: Called after the host took a new incarnation.
+    """
+
+    clock_skew_ms = 5_000
+    """How much clocks of clients and hosts may differ before an id counts as too old."""
+
+    def __init__(
+        self, app: App, store: Store, clock: Clock, row: HostRow, client: Client, *, seed: int = 0,
+        on_fenced: Callable[[], None] | None = None,
+        on_reincarnated: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:  # fmt: skip
+        self.app = app
+        self.store = store
+        self.clock = clock
+        self.row = row
+        self.name = row.name
+        self.settings = app.settings
+        self.loop = asyncio.get_running_loop()
+        self.log = logging.getLogger("remora.host")
+        self.rng = random.Random(seed)  # noqa: S311 - jitter, not a secret
+        self.client = client
+        self.incarnation = 0
+        self.shards: dict[str, Shard] = {}
+        self.cells: dict[str, Cell] = {}
+        self.commands = 0
+        self._on_fenced = on_fenced
+        self._on_reincarnated = on_reincarnated
+        self._sessions: dict[str, Session] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+        self._calls = TurnCalls(self)
+        settings = app.settings
+        self.committer = Committer(
+            lambda append: store.append(self.incarnation, append),
+            settings.commit_rows_max,
+            settings.commit_timeout_s,
+            self._commits_failed,
+        )
+        self.recovery = Recovery(self, settings.recoveries_max)
+        self.outbox = Outbox(self, client)
+        self.reminders = Reminders(self)
+        self.lease = Lease(
+            lambda at_s: store.renew(self.incarnation, at_s), clock, settings.lease_ttl_s, settings.lease_margin_s
+        )
+
+    # -- life ----------------------------------------------------------------------------------------
+
+    async def start(self) -> HostRow:
+        """Join the store with a new incarnation and begin to hold a lease."""
+        self.incarnation = await self.store.join(self.row)
+        self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
+        self.lease.start()
+        self.spawn(self._housekeeping())
+        return self.row
+
+    async def close(self) -> None:
+        """Finish what is committed, stop everything; shards stay with this incarnation."""
+        self._closed = True
+        self.lease.stop()
+        for shard in self.shards.values():
+            shard.accepting = False
+        await self.committer.flush()
+        self._leave(list(self.cells.values()), f"{self.name} stops.")
+        await self.recovery.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def abandon(self) -> None:
+        """Stop at once and flush nothing, as a killed process would."""
+        self._closed = True
+        self.lease.stop()
+        self.committer.abandon()
+        for cell in self.cells.values():
+            cell.phase = Phase.GONE
+        for task in [*self._tasks, *(cell.task for cell in self.cells.values() if cell.task is not None)]:
+            task.cancel()
+        self.cells.clear()
+        self.shards.clear()
+
+    def spawn(self, work: Any) -> None:  # noqa: ANN401 - any coroutine
+        """Run something in the background of this host; what it raises is logged."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.log.error("background work of %s failed", self.name, exc_info=task.exception())
+
+    async def patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something with the store, again and again until it answers or this host is closed."""
+        pause = 0.05
+        while True:
+            try:
+                return await work()
+            except StoreUnavailable:
+                if self._closed:
+                    raise
+                await asyncio.sleep(pause)  # noqa: TID251 - growing, bounded pause while the store is away
+                pause = min(pause * 2, PATIENCE_MAX_S)
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)  # noqa: TID251 - the period of housekeeping
+            try:
+                self.passivate_idle()
+                await self.reminders.fire_due()
+            except StoreUnavailable as error:
+                self.log.warning("reminders wait for the store: %s", error)
+            now_s = self.clock.monotonic_s()
+            for name in [name for name, s in self._sessions.items() if now_s - s.last_used_s > SESSION_IDLE_S]:
+                del self._sessions[name]
+
+    # -- shards --------------------------------------------------------------------------------------
+
+    async def own(self, shards: dict[str, int]) -> None:
+        """Begin to serve shards, with their epochs, that the store says are this host's."""
+        fresh = [name for name in shards if name not in self.shards]
+        for name in fresh:
+            self.shards[name] = Shard(self, name, shards[name])
+        if fresh:
+            self.spawn(self.outbox.take_over(fresh))
+
+    async def release(self, names: Iterable[str]) -> None:
+        """Stop serving shards: running handlers end (bounded), all is flushed, the store is told."""
+        leaving = [self.shards[name] for name in names if name in self.shards]
+        for shard in leaving:
+            shard.accepting = False
+        gone = set(leaving)
+        cells = [cell for cell in self.cells.values() if cell.shard in gone]
+        tasks = [cell.task for cell in cells if cell.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.settings.hand_off_s)
+        self._leave(cells, "The shard moves to another host.")
+        await self.committer.flush()
+        self.outbox.drop(cell.key for cell in cells)
+        await self.store.release(self.incarnation, [shard.key for shard in leaving])
+        for shard in leaving:
+            self.shards.pop(shard.key, None)
+
+    def _leave(self, cells: list[Cell], reason: str) -> None:
+        error = NotOwner(reason)
+        for cell in cells:
+            cell.leave(error)
+            if self.cells.get(cell.key) is cell:
+                del self.cells[cell.key]
+
+    async def _commits_failed(self, commits: list[Commit], error: RemoraError) -> None:
+        """A commit was refused or its outcome is unknown: what stood on it vanishes."""
+        touched = {cell for commit in commits for cell in commit.cells}
+        if isinstance(error, Fenced):
+            self.log.error("%s was fenced: %s", self.name, error)
+            self.lease.stop()
+            self._leave(list(self.cells.values()), "The host's incarnation has ended.")
+            self.shards.clear()
+            if self._on_fenced is not None:
+                self._on_fenced()
+            return
+        self.log.error("a commit of %s failed, %d entities restart: %s", self.name, len(touched), error)
+        for cell in touched:
+            cell.hold()
+        # The outcome may be unknown: under a new incarnation nothing late of the old one can commit.
+        try:
+            self.incarnation = await self.patiently(lambda: self.store.reincarnate(self.incarnation))
+        except Fenced as fenced:
+            await self._commits_failed([], fenced)
+            return
+        self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
+        if self._on_reincarnated is not None:
+            self.spawn(self._on_reincarnated())
+        for cell in touched:
+            if cell.phase is Phase.RECOVERING:
+                self.recovery.add(cell)
+
+    # -- commands ------------------------------------------------------------------------------------
+
+    async def exchange(self, data: bytes) -> bytes:
+        """Take a batch of a client session, return answers that are ready, waiting for the first."""
+        batch = decode_batch(data)
+        now_s = self.clock.monotonic_s()
+        session = self._sessions.get(batch.session)
+        if session is None:
+            session = self._sessions[batch.session] = Session()
+        session.last_used_s = now_s
+        self.commands += len(batch.asks)
+        for ask in batch.asks:
+            self.dispatch(ask, session, now_s + ask.ttl_s)
+        return await session.collect(self.settings.poll_s)
+
+    def dispatch(self, ask: Ask, sink: Sink, deadline_s: float) -> None:
+        """Give an ask to its entity, activating it if needed; refusals are answered at once."""
+        key = entity_key(ask.type, ask.id)
+        cell = self.cells.get(key)
+        if cell is not None and cell.shard.accepting and ask.method[0] != "$" and not ask.chain:
+            if self.outbox.full and not ask.flags & ADMITTED:
+                self._overloaded(ask, sink)
+            else:
+                cell.offer(ask, sink, deadline_s)
+            return
+        try:
+            self._dispatch(ask, sink, deadline_s, key, cell)
+        except RemoraError as error:
+            sink.answer(ask.n, ERROR, error.encode())
+
+    def _dispatch(self, ask: Ask, sink: Sink, deadline_s: float, key: str, cell: Cell | None) -> None:
+        spec = self.app.specs.get(ask.type)
+        if spec is None:
+            msg = f"App {self.app.name!r} has no entity type {ask.type!r}."
+            raise UnknownEntity(msg)
+        if key in ask.chain:
+            raise CallCycle(cycle_message((*ask.chain, key)), entity=key)
+        name = key if spec.dedicated else shard_of(key, self.settings.shards)
+        shard = self.shards.get(name)
+        if shard is None or not shard.accepting:
+            msg = f"{self.name} does not own shard {name} of {key}."
+            raise NotOwner(msg, entity=key)
+        check_entity_id(ask.id, ask.type)
+        if ask.method == "$why":
+            sink.answer(ask.n, VALUE, _json(self.why(key, cell)))
+        elif ask.method == "$events":
+            self.spawn(self._events(spec, key, ask, sink))
+        elif self.outbox.full and not ask.flags & ADMITTED:
+            self._overloaded(ask, sink)
+        else:
+            (cell or self._activate(spec, shard, ask.id, key)).offer(ask, sink, deadline_s)
+
+    def _overloaded(self, ask: Ask, sink: Sink) -> None:
+        msg = f"{self.name} has {self.outbox.pending} durable sends to deliver first: come back later."
+        sink.answer(ask.n, ERROR, Overloaded(msg, command_id=ask.command_id, retry_after_s=0.02).encode())
+
+    def _activate(self, spec: EntitySpec, shard: Shard, entity_id: str, key: str) -> Cell:
+        cell = self.cells[key] = Cell(self, shard, spec, entity_id, key)
+        cell.last_used_s = self.clock.monotonic_s()
+        if spec.durable:
+            self.recovery.add(cell)
+        else:
+            cell.entity = spec.cls()
+            cell.entity.id, cell.entity.state = entity_id, spec.state_type()
+            cell.phase = step(cell.phase, Phase.READY)
+        return cell
+
+    def recover_after(self, commit: Commit | None, cell: Cell) -> None:
+        """Recover a cell once ``commit`` is written."""
+        if not cell.spec.durable:
+            cell.entity = cell.spec.cls()
+            cell.entity.id, cell.entity.state = cell.id, cell.spec.state_type()
+            cell.phase = step(cell.phase, Phase.READY)
+            self.loop.call_soon(cell.pump)
+        elif commit is None or commit.done:
+            self.recovery.add(cell)
+        else:
+            commit.waiters.append(lambda _: self.recovery.add(cell))
+
+    def passivate_idle(self) -> None:
+        """Let entities leave memory that were idle for their type's time, or asked to."""
+        now_s = self.clock.monotonic_s()
+        for shard in self.shards.values():
+            shard.passivating = [cell for cell in shard.passivating if not self._passivate(cell, now_s)]
+        for cell in [c for c in self.cells.values() if now_s - c.last_used_s > c.spec.options.passivate_after_s]:
+            self._passivate(cell, now_s)
+
+    def _passivate(self, cell: Cell, now_s: float) -> bool:
+        if now_s - cell.last_used_s <= cell.spec.options.passivate_after_s or cell.phase is Phase.GONE:
+            return True  # used again, or gone already
+        if not cell.idle:
+            return False
+        cell.phase = Phase.GONE
+        del self.cells[cell.key]
+        return True
+
+    # -- what cells need -------------------------------------------------------------------------------
+
+    def may_answer(self, now_s: float) -> bool:
+        """Return whether queries may be answered from memory."""
+        return self.lease.live(now_s)
+
+    def turn_calls(self, cell: Cell) -> TurnCalls:
+        """Return how a handler of ``cell`` reaches other entities."""
+        del cell
+        return self._calls
+
+    def check_size(self, what: str, data: bytes) -> bytes:
+        """Refuse what is over the bound."""
+        if len(data) > self.settings.payload_bytes_max:
+            msg = f"{what} has {len(data)} bytes, {self.settings.payload_bytes_max} are allowed: keep large data elsewhere and store its address."
+            raise PayloadTooLarge(msg)
+        return data
+
+    def write_state(self, cell: Cell, turn: Turn) -> bytes:
+        """Return a state as JSON."""
+        del turn
+        state = cell.entity.state
+        return self.check_size(f"The state of {cell.key}", state.__pydantic_serializer__.to_json(state))
+
+    def snapshot(self, cell: Cell, commit: Commit) -> None:
+        """Add a snapshot to the commit, and the watermarks of durable sends as of the same entry."""
+        append = commit.append
+        state = cell.entity.state
+        if cell.spec.kind == "event_sourced":
+            append.states[cell.key] = (cell.key, cell.n, cell.seq, state.__pydantic_serializer__.to_json(state))
+        append.marks[cell.key] = (cell.key, cell.n, _json(cell.marks or {}))
+        cell.snapshot_n = cell.n
+
+    def log_failure(self, cell: Cell, handler: str, failure: BaseException) -> None:
+        """Write a handler's failure to the log."""
+        self.log.warning("%s.%s failed: %r", cell.key, handler, failure, exc_info=failure)
+
+    # -- looking at it -----------------------------------------------------------------------------------
+
+    def why(self, key: str, cell: Cell | None) -> dict[str, Any]:
+        """Return what an entity does or waits for, and for how long."""
+        about: dict[str, Any] = {"entity": key, "host": self.name, "node": self.row.node, "phase": "passive", "mailbox": 0}
+        if cell is None:
+            return about
+        now_s = self.clock.monotonic_s()
+        about |= {
+            "phase": cell.phase.value,
+            "mailbox": len(cell.mailbox),
+            "idle_s": round(max(now_s - cell.last_used_s, 0.0), 3),
+            "committing": cell.commit is not None and not cell.commit.done,
+            "entries": cell.n,
+        }
+        if cell.turn is not None:
+            _, handler, turn = cell.turn
+            running = {"method": handler.name, "since_s": round(now_s - cell.busy_since_s, 3), "chain": turn.chain}
+            about["running"] = running
+        if cell.reason is not None:
+            about["reason"] = cell.reason.message
+        return about
+
+    async def _events(self, spec: EntitySpec, key: str, ask: Ask, sink: Sink) -> None:
+        try:
+            query = msgspec.json.decode(ask.args)
+            after, limit = int(query["after"]), min(int(query["limit"]), 1000)
+            rows = await self.store.events(key, after, limit) if spec.durable else []
+            out: list[dict[str, Any]] = []
+            for row in rows:
+                events = _decode_events(row.events)
+                for place, (name, data) in enumerate(events):
+                    seq = row.seq - len(events) + place + 1
+                    if seq > after and len(out) < limit:
+                        out.append({"seq": seq, "event": name, "data": data, "command_id": row.command_id, "at_ms": row.at})
+            sink.answer(ask.n, VALUE, _json(out))
+        except RemoraError as error:
+            sink.answer(ask.n, ERROR, error.encode())
+
+    def status(self) -> dict[str, Any]:
+        """Return counters of this host."""
+        return {
+            "name": self.name,
+            "incarnation": self.incarnation,
+            "node": self.row.node,
+            "pid": self.row.pid,
+            "dedicated": self.row.dedicated,
+            "shards": len(self.shards),
+            "live": len(self.cells),
+            "commands": self.commands,
+            "commits": self.committer.commits,
+            "entries": self.committer.rows,
+            "recovered": self.recovery.count,
+            "outbox": self.outbox.pending,
+            "delivered": self.outbox.delivered,
+        }
+

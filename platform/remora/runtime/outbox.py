@@ -1,0 +1,192 @@
+"""Durable sends: kept with the command's commit, delivered after it, applied once.
+
+A send is an ask whose lane is the sending entity and whose number rises over the sender's life
+(entry number × 256 + place in the entry). The receiver applies a sender's numbers in order and
+remembers the last one, so that a send may be repeated at will: after a crash, a move, a lost
+answer. A row leaves the store when all sends of its entry are answered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from remora.client import Pending
+from remora.errors import HandlerFailed, Overloaded, Rejected, RemoraError, decode_error
+from remora.journal import OutboxRow
+from remora.messages import ERROR, REPEATED_ERROR, SEND, Ask
+
+if TYPE_CHECKING:
+    from remora.client import Client
+    from remora.runtime.cell import Cell
+    from remora.runtime.committer import Commit
+    from remora.runtime.host import Host
+
+Send = tuple[str, str, str, bytes]
+_decode_sends = msgspec.json.Decoder(list[tuple[str, str, str, msgspec.Raw]]).decode
+_json = msgspec.json.Encoder().encode
+SCAN_MAX = 200_000
+"""Rows read back per takeover; a host never has more (see Settings.outbox_rows_max)."""
+TRIES_MAX = 10
+"""Deliveries of one send that the receiver's own code may fail before it is parked."""
+FOREVER_S = 10**9
+"""A durable send has no deadline."""
+
+
+class Row:
+    """The sends of one entry that are not all answered."""
+
+    __slots__ = ("entity", "left", "n", "reason")
+
+    def __init__(self, entity: str, n: int, left: int) -> None:
+        self.entity = entity
+        self.n = n
+        self.left = left
+        self.reason = ""
+
+
+class Delivery(Pending):
+    """One durable send under way."""
+
+    __slots__ = ("outbox", "row")
+    outbox: Outbox
+    row: Row
+
+    def wants_retry(self, error: RemoraError) -> bool:
+        """Try again when the receiver's own code failed, a stated number of times."""
+        return isinstance(error, HandlerFailed) and self.attempts < TRIES_MAX
+
+    def resolve(self, verdict: int, payload: bytes) -> None:
+        """Take the receiver's answer; a business "no" is one too."""
+        if verdict in {ERROR, REPEATED_ERROR}:
+            error = decode_error(payload)
+            if not isinstance(error, Rejected):
+                self.row.reason = f"{self.entity}.{self.ask.method}: {error.message}"
+        self.outbox.answered(self.row)
+
+    def fail(self, error: RemoraError) -> None:
+        """The client was closed: the row stays in the store for whoever owns the shard next."""
+
+
+class Outbox:
+    """A host's durable sends."""
+
+    def __init__(self, host: Host, client: Client) -> None:
+        self._host = host
+        self._client = client
+        self._rows: dict[tuple[str, int], Row] = {}
+        self._queue: deque[tuple[Row, int, Send]] = deque()
+        self._scanning: dict[str, list[tuple[str, int, list[Send]]]] = {}
+        self._in_flight = 0
+        self._blocked = False
+        self.delivered = 0
+        """Rows delivered so far."""
+
+    @property
+    def pending(self) -> int:
+        """Rows not delivered yet."""
+        return len(self._rows)
+
+    @property
+    def full(self) -> bool:
+        """Whether new commands must wait until some are delivered."""
+        return len(self._rows) >= self._host.settings.outbox_rows_max
+
+    def add(self, cell: Cell, commit: Commit, sends: list[Send]) -> None:
+        """Write a command's sends with its commit and deliver them after it."""
+        n, shard, key = cell.n, cell.shard.key, cell.key
+        data = _json([(kind, ident, method, msgspec.Raw(args)) for kind, ident, method, args in sends])
+        commit.append.outbox.append((key, n, shard, data))
+        self._rows[key, n] = Row(key, n, len(sends))
+
+        def committed(error: RemoraError | None) -> None:
+            if error is not None:
+                self._rows.pop((key, n), None)
+            elif shard in self._scanning:
+                self._scanning[shard].append((key, n, sends))  # older rows of the sender go first
+            else:
+                self._begin(key, n, sends)
+
+        commit.waiters.append(committed)
+
+    async def take_over(self, shards: Iterable[str]) -> None:
+        """Deliver what former owners of these shards left behind."""
+        names = [name for name in shards if name not in self._scanning]
+        for name in names:
+            self._scanning[name] = []
+        rows = await self._host.patiently(lambda: self._host.store.outbox(names, SCAN_MAX))
+        held = [item for name in names for item in self._scanning.pop(name)]
+        for row in rows:
+            self._begin_found(row)
+        for key, n, sends in held:
+            self._begin(key, n, sends)
+
+    def _begin_found(self, row: OutboxRow) -> None:
+        if (row.entity, row.n) in self._rows:
+            return
+        sends = [(kind, ident, method, bytes(args)) for kind, ident, method, args in _decode_sends(row.sends)]
+        self._rows[row.entity, row.n] = Row(row.entity, row.n, len(sends))
+        self._begin(row.entity, row.n, sends)
+
+    def drop(self, entities: Iterable[str]) -> None:
+        """Forget rows of entities that left this host; their new owner reads them from the store."""
+        left = set(entities)
+        for key in [key for key in self._rows if key[0] in left]:
+            del self._rows[key]
+
+    def _begin(self, key: str, n: int, sends: list[Send]) -> None:
+        row = self._rows.get((key, n))
+        if row is None:
+            return
+        self._queue.extend((row, place, send) for place, send in enumerate(sends))
+        self._feed()
+
+    def _feed(self) -> None:
+        while self._queue and self._in_flight < self._host.settings.outbox_in_flight_max:
+            row, place, send = self._queue[0]
+            try:
+                self._submit(row, place, send)
+            except Overloaded as error:
+                if not self._blocked:
+                    self._blocked = True
+                    self._host.loop.call_later(error.retry_after_s, self._unblock)
+                return
+            self._queue.popleft()
+
+    def _unblock(self) -> None:
+        self._blocked = False
+        self._feed()
+
+    def _submit(self, row: Row, place: int, send: Send) -> None:
+        kind, ident, method, args = send
+        spec = self._host.app.specs.get(kind)
+        if spec is None:
+            row.reason = f"{kind}/{ident}.{method}: the app has no entity type {kind!r}"
+            self._in_flight += 1
+            self.answered(row)
+            return
+        ask = Ask(
+            self._client.number(), kind, ident, method, args, "", FOREVER_S, row.entity, row.n * 256 + place + 1, 0, (), SEND
+        )
+        delivery: Any = self._client.pending(spec, ask, float("inf"), None, Delivery)
+        delivery.outbox, delivery.row = self, row
+        self._client.submit(delivery)
+        self._in_flight += 1
+
+    def answered(self, row: Row) -> None:
+        """One send of ``row`` got its answer."""
+        self._in_flight -= 1
+        row.left -= 1
+        if row.left == 0 and self._rows.pop((row.entity, row.n), None) is not None:
+            append = self._host.committer.open().append
+            if row.reason:
+                self._host.log.error("a durable send of %s is parked: %s", row.entity, row.reason)
+                append.parked.append((row.reason, row.entity, row.n))
+            else:
+                append.delivered.append((row.entity, row.n))
+                self.delivered += 1
+        if self._queue:
+            self._feed()

@@ -1,0 +1,122 @@
+"""Bringing entities back from the store, many in one read, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from remora.errors import Corrupt, RemoraError, StoreUnavailable
+from remora.journal import Recovered
+from remora.lifecycle import Phase, step
+
+if TYPE_CHECKING:
+    from remora.runtime.cell import Cell
+    from remora.runtime.host import Host
+
+_decode_events = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]]).decode
+_decode_marks = msgspec.json.Decoder(dict[str, int]).decode
+RETRY_S = 0.1
+"""Pause before the store is read again after it did not answer, in seconds."""
+
+
+class Recovery:
+    """Reads waiting cells back, at most ``recoveries_max`` per read, one read at a time."""
+
+    def __init__(self, host: Host, recoveries_max: int) -> None:
+        self._host = host
+        self._max = recoveries_max
+        self._waiting: deque[Cell] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self.count = 0
+        """Entities recovered so far."""
+
+    def add(self, cell: Cell) -> None:
+        """Recover a cell soon."""
+        self._waiting.append(cell)
+        if self._task is None:
+            self._task = self._host.loop.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                await self._some()
+        finally:
+            self._task = None
+
+    async def _some(self) -> None:
+        cells: dict[str, Cell] = {}
+        while self._waiting and len(cells) < self._max:
+            cell = self._waiting.popleft()
+            if cell.phase is Phase.RECOVERING:
+                cells[cell.key] = cell
+        if not cells:
+            return
+        try:
+            found = await self._host.store.load([(c.key, c.spec.options.dedup_window) for c in cells.values()])
+        except StoreUnavailable as error:
+            self._host.log.warning("recovery waits for the store: %s", error)
+            await asyncio.sleep(RETRY_S)  # noqa: TID251 - bounded pause between tries; waiting commands keep their deadlines
+            self._waiting.extend(cells.values())
+            return
+        except RemoraError as error:
+            for cell in cells.values():
+                cell.stop(error)
+            return
+        for recovered in found:
+            cell = cells[recovered.entity]
+            if cell.phase is Phase.RECOVERING:
+                self._one(cell, recovered)
+
+    def _one(self, cell: Cell, recovered: Recovered) -> None:
+        try:
+            rebuild(cell, recovered)
+        except Exception as error:  # noqa: BLE001 - whatever a row or an apply raises, only this entity is concerned
+            self._host.log.error("cannot recover %s: %r", cell.key, error)
+            cell.stop(Corrupt(f"{cell.key} cannot be recovered: {error}", entity=cell.key))
+            return
+        self.count += 1
+        cell.phase = step(cell.phase, Phase.READY)
+        cell.pump()
+
+
+def rebuild(cell: Cell, recovered: Recovered) -> None:
+    """Set a cell to what the store holds: snapshot, then events, then what it remembers of commands."""
+    spec = cell.spec
+    cls = spec.state_type
+    state = cls() if recovered.state is None else cls.__pydantic_validator__.validate_json(recovered.state)
+    entity = spec.cls()
+    entity.id, entity.state = cell.id, state
+    cell.entity = entity
+    cell.n = cell.snapshot_n = recovered.state_n if spec.kind == "event_sourced" else recovered.marks_n
+    cell.seq = recovered.state_seq
+    cell.marks = _decode_marks(recovered.marks) if recovered.marks else None
+    cell.lanes = None
+    cell.window = {}
+    cell.commit = None
+    oldest_kept = (recovered.tail[-1].n if recovered.tail else 0) - spec.options.dedup_window
+    for entry in recovered.tail:
+        if entry.events is not None and entry.n > recovered.state_n:
+            for name, data in _decode_events(entry.events):
+                event = spec.events.get(name)
+                if event is None:
+                    msg = f"entry {entry.n} holds the event {name!r}, which {spec.cls.__name__} does not declare"
+                    raise LookupError(msg)
+                entity.apply(event.__pydantic_validator__.validate_json(bytes(data)))
+        sender, mark, number = entry.command_id.rpartition(">")
+        if mark:
+            if entry.n > recovered.marks_n:
+                cell.marks = cell.marks or {}
+                cell.marks[sender] = int(number)
+        elif entry.n > oldest_kept:
+            cell.window[entry.command_id] = (entry.verdict, entry.reply.encode(), entry.at)
+        cell.n, cell.seq = entry.n, entry.seq
+    cell.n = max(cell.n, recovered.state_n, recovered.marks_n)

@@ -1,0 +1,266 @@
+"""The sharding registry at work: carries out the plans of ``sharding.registry``.
+
+It keeps the table in the store, watches hosts in two ways (whoever runs them reports an exit;
+their leases in the store), and publishes the table to clients by long poll. The data path never
+needs it alive: clients keep their table, hosts keep their shards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from remora.app import App
+from remora.clock import Clock
+from remora.errors import RemoraError, StoreUnavailable
+from remora.journal import Store
+from remora.sharding import registry as decisions
+from remora.sharding.registry import Plan
+from remora.sharding.table import HostRow, Table
+
+POLL_S = 10.0
+"""Seconds a long poll for the table is kept open."""
+BACKOFF_MAX_S = 5.0
+"""Longest pause before a host that keeps failing is started again, in seconds."""
+
+
+class Hosts(Protocol):
+    """How the registry reaches and runs hosts; Ray or this process behind it."""
+
+    async def own(self, host: HostRow, shards: dict[str, int]) -> None:
+        """Tell a host which shards it owns now."""
+        ...
+
+    async def release(self, host: HostRow, shards: Sequence[str]) -> None:
+        """Have a host give up shards; returns when the store knows."""
+        ...
+
+    async def replace(self, host: HostRow) -> None:
+        """Start a host in the place of one that is gone."""
+        ...
+
+    async def dedicate(self, key: str) -> None:
+        """Start the actor of a dedicated entity, if it does not run."""
+        ...
+
+    async def kill(self, host: HostRow) -> bool:
+        """Make sure a host's process runs no more; return whether that is proven."""
+        ...
+
+
+class Registry:
+    """One app's registry.
+
+    Args:
+        app: The app.
+        store: The app's store, opened.
+        hosts: Reaches and runs hosts.
+        clock: Time.
+    """
+
+    def __init__(self, app: App, store: Store, hosts: Hosts, clock: Clock) -> None:
+        self.app = app
+        self._store = store
+        self._hosts = hosts
+        self._clock = clock
+        self._settings = app.settings
+        self._term = 0
+        self._table = Table()
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._failures: dict[str, int] = {}
+        self._renewed: dict[int, tuple[float, float]] = {}
+        """incarnation → (renewal last seen, when it was seen to change)"""
+        self._leases_read_s = 0.0
+        self._log = logging.getLogger("remora.registry")
+
+    @property
+    def current(self) -> Table:
+        """The table now."""
+        return self._table
+
+    async def start(self) -> Table:
+        """Lead: begin a new term and read the table; return it."""
+        self._term = await self._store.lead()
+        self._table = await self._store.read_table()
+        for work in (self._watch_leases(), self._rebalance()):
+            self._spawn(work)
+        return self._table
+
+    async def close(self) -> None:
+        """Stop."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Any) -> None:  # noqa: ANN401 - any coroutine
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log.error("work of the registry failed", exc_info=task.exception())
+
+    # -- what happens to hosts ---------------------------------------------------------------------
+
+    async def joined(self, hosts: Sequence[HostRow]) -> None:
+        """Take in hosts that entered the store; those given together share evenly."""
+        async with self._lock:
+            await self._carry_out(decisions.joined(self._table, hosts, self._settings.shards))
+        for host in hosts:
+            self._log.info("host %s joined as incarnation %d", host.name, host.incarnation)
+
+    async def gone(self, incarnations: Sequence[int], *, replace: bool = True) -> None:
+        """Hosts are proven gone: their shards go to survivors at once, then they are replaced."""
+        async with self._lock:
+            lost = [self._table.hosts[number] for number in incarnations if number in self._table.hosts]
+            if not lost:
+                return
+            await self._carry_out(decisions.gone(self._table, [row.incarnation for row in lost], self._settings.shards))
+        for row in lost:
+            self._log.warning("host %s (incarnation %d) is gone", row.name, row.incarnation)
+            self._renewed.pop(row.incarnation, None)
+            if replace:
+                self._spawn(self._replace(row))
+
+    async def refresh(self) -> None:
+        """Read the table again: a host took a new incarnation in the store."""
+        async with self._lock:
+            stored = await self._store.read_table()
+            plan = Plan(Table(self._table.version + 1, stored.hosts, stored.shards))
+            await self._carry_out(plan)
+
+    async def _carry_out(self, plan: Plan) -> None:
+        await self._store.write_table(self._term, plan.table.version, plan.fence, plan.assign)
+        self._table = plan.table
+        told = [
+            self._tell(plan.table.hosts[number], shards)
+            for number, shards in plan.by_host().items()
+            if number in plan.table.hosts
+        ]
+        await asyncio.gather(*told)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _tell(self, host: HostRow, shards: dict[str, int]) -> None:
+        try:
+            await self._hosts.own(host, shards)
+        except RemoraError as error:
+            # It died in between: its exit will be reported, and these shards move on then.
+            self._log.warning("host %s could not be told of %d shards: %s", host.name, len(shards), error)
+
+    async def _replace(self, row: HostRow) -> None:
+        failures = self._failures[row.name] = self._failures.get(row.name, 0) + 1
+        if failures > 1:
+            await asyncio.sleep(min(0.1 * 2**failures, BACKOFF_MAX_S))  # noqa: TID251 - backoff of a host that keeps failing
+        if row.dedicated:
+            await self._hosts.dedicate(row.dedicated)
+        else:
+            await self._hosts.replace(row)
+
+    async def place(self, key: str) -> None:
+        """Give a dedicated entity a shard row and an actor, unless it has them."""
+        async with self._lock:
+            if key not in self._table.shards:
+                await self._carry_out(decisions.want_dedicated(self._table, key))
+        row = self._table.shards[key]
+        if row.owner not in self._table.hosts:
+            await self._hosts.dedicate(key)
+
+    # -- the table ---------------------------------------------------------------------------------
+
+    async def table(self, after: int) -> Table:
+        """Return the table as soon as it is newer than ``after``, or after ten seconds as it is."""
+        if self._table.version <= after:
+            changed = self._changed
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await changed.wait()
+            except TimeoutError:
+                return self._table
+        return self._table
+
+    # -- watching ------------------------------------------------------------------------------------
+
+    async def _watch_leases(self) -> None:
+        ttl = self._settings.lease_ttl_s
+        while True:
+            await asyncio.sleep(ttl / 4)  # noqa: TID251 - the period of looking at leases
+            try:
+                leases = await self._store.leases()
+            except StoreUnavailable as error:
+                self._log.warning("leases cannot be read: %s", error)
+                continue
+            over = self.leases_over(leases, self._clock.monotonic_s())
+            for incarnation in over:
+                row = self._table.hosts.get(incarnation)
+                if row is not None and await self._hosts.kill(row):
+                    await self.gone([incarnation])
+
+    def leases_over(self, leases: dict[int, float], now_s: float) -> list[int]:
+        """Return hosts whose lease is over by what this registry itself has seen.
+
+        A gap in the registry's own view of the store starts the count anew: it may be its own fault.
+        """
+        ttl = self._settings.lease_ttl_s
+        gap = now_s - self._leases_read_s > ttl / 2
+        self._leases_read_s = now_s
+        over = []
+        for incarnation in self._table.hosts:
+            renewed = leases.get(incarnation, 0.0)
+            seen, since = self._renewed.get(incarnation, (-1.0, now_s))
+            if renewed != seen or gap:
+                self._renewed[incarnation] = (renewed, now_s)
+            elif now_s - since > ttl:
+                over.append(incarnation)
+        return over
+
+    async def _rebalance(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.rebalance_s)  # noqa: TID251 - the period of rebalancing
+            moves = decisions.moves(self._table, self._settings.rebalance_max)
+            if moves:
+                try:
+                    await self._move(moves)
+                except RemoraError as error:
+                    self._log.warning("a rebalance round was not finished: %s", error)
+
+    async def _move(self, moves: dict[str, tuple[int, int]]) -> None:
+        async with self._lock:
+            for source in {source for source, _ in moves.values()}:
+                host = self._table.hosts.get(source)
+                names = [name for name, (start, _) in moves.items() if start == source]
+                if host is None or any(self._table.shards[name].owner != source for name in names):
+                    continue  # the table changed since the moves were planned
+                await self._hosts.release(host, names)
+                targets = {name: moves[name][1] for name in names}
+                await self._carry_out(decisions.released(self._table, source, names, targets))
+                self._log.info("moved %d shards from %s", len(names), host.name)
+
+    async def status(self) -> dict[str, Any]:
+        """Return the table's summary and the state of the outboxes."""
+        undelivered, parked = await self._store.outbox_counts()
+        return {
+            "app": self.app.name,
+            "store": self._store.url,
+            "term": self._term,
+            "version": self._table.version,
+            "shards": self._settings.shards,
+            "hosts": [
+                {
+                    "name": row.name,
+                    "incarnation": row.incarnation,
+                    "node": row.node,
+                    "pid": row.pid,
+                    "dedicated": row.dedicated,
+                    "shards": len(self._table.owned_by(row.incarnation)),
+                }
+                for row in self._table.hosts.values()
+            ],
+            "outbox": {"undelivered": undelivered, "parked": parked},
+        }

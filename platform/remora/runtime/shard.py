@@ -1,0 +1,38 @@
+"""One shard on this host: whether it takes commands, and the cells that belong to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from remora.runtime.cell import Cell
+    from remora.runtime.host import Host
+
+
+class Shard:
+    """A shard this host owns.
+
+    Args:
+        host: The owning host.
+        key: Its name in the shard table.
+        epoch: Counts its owners; rises with each.
+    """
+
+    __slots__ = ("accepting", "epoch", "host", "key", "passivating")
+
+    def __init__(self, host: Host, key: str, epoch: int) -> None:
+        self.host = host
+        self.key = key
+        self.epoch = epoch
+        self.accepting = True
+        self.passivating: list[Cell] = []
+        """Cells that asked to leave memory."""
+
+    def cells(self) -> list[Cell]:
+        """Return its activations."""
+        return [cell for cell in self.host.cells.values() if cell.shard is self]
+
+    def restart_all(self) -> None:
+        """Escalation: restart every entity of the shard."""
+        for cell in self.cells():
+            cell.restart()

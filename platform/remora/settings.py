@@ -1,0 +1,63 @@
+"""Every setting of the platform: unit, default, reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one app. Immutable; pass ``App(..., settings=Settings(...))`` to change one."""
+
+    shards: int = 256
+    """Shards per app, fixed when the store is created. Many more than hosts, so that each host's
+    part can be divided evenly (Akka's rule of thumb is ten per host)."""
+    lease_ttl_s: float = 2.0
+    """Seconds a host may answer from memory after it began its last successful renewal. Shorter
+    finds frozen hosts sooner, longer tolerates slower stores."""
+    lease_margin_s: float = 0.25
+    """Seconds before its lease ends at which a host already stops answering (timer resolution and
+    a late wake-up of its own loop)."""
+    channel_batch_max: int = 512
+    """Commands per call to a host: a call costs about 1 ms whatever it carries."""
+    channel_calls_max: int = 4
+    """Calls to one host in flight: enough to keep it busy while others wait for commits."""
+    in_flight_max: int = 8192
+    """Commands one client has under way at once; more get ``Overloaded``."""
+    poll_s: float = 5.0
+    """Seconds a host keeps a call open while it has nothing to answer."""
+    commit_rows_max: int = 4096
+    """Entries per commit: bounds the time a commit holds the store's write lock."""
+    commit_timeout_s: float = 10.0
+    """Seconds after which a commit counts as of unknown outcome."""
+    payload_bytes_max: int = 1 << 20
+    """Largest arguments, event, reply or state, in bytes. Larger things belong in a blob store,
+    their address in the entity."""
+    outbox_rows_max: int = 20_000
+    """Undelivered outbox rows per host before new commands get ``Overloaded``."""
+    outbox_in_flight_max: int = 1024
+    """Durable sends a host has under way at once."""
+    outbox_retry_min_s: float = 0.05
+    """First pause before a refused durable send is tried again; doubles up to the next."""
+    outbox_retry_max_s: float = 5.0
+    """Longest pause between tries of a durable send."""
+    recoveries_max: int = 256
+    """Entities a host reads back from the store in one go: bounds what a failover asks of it."""
+    reminder_tick_s: float = 0.5
+    """Seconds between looks for due reminders: their resolution."""
+    hand_off_s: float = 5.0
+    """Longest wait for running handlers when a shard moves."""
+    rebalance_s: float = 1.0
+    """Seconds between rebalance rounds."""
+    rebalance_max: int = 64
+    """Shards moved per round: bounds what one round disturbs."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        for name in self.__slots__:
+            if not getattr(self, name) > 0:
+                msg = f"Settings.{name} must be above 0, not {getattr(self, name)!r}."
+                raise ValueError(msg)
+        if self.lease_margin_s * 2 >= self.lease_ttl_s:
+            msg = "Settings.lease_margin_s must be under half of lease_ttl_s, or a lease is never live."
+            raise ValueError(msg)

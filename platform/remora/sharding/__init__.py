@@ -1,0 +1,1 @@
+"""Which host owns which entity: pure decisions."""

@@ -1,0 +1,1 @@
+"""Adapters of the store port; each translates its driver's errors in one place."""

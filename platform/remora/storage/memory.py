@@ -1,0 +1,167 @@
+"""The store in this process's memory: for tests, notebooks and trying things out.
+
+It keeps every rule of the port, fences included; it only forgets when the process ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from remora.errors import Fenced, StoreMismatch
+from remora.journal import Append, EntryRow, EventRow, OutboxRow, Recovered, ReminderRow, Tail
+from remora.sharding.table import HostRow, ShardRow, Table
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else data.decode()
+
+
+class MemoryStore:
+    """Journal, membership and shard table in dictionaries."""
+
+    def __init__(self) -> None:
+        self.url = "memory://"
+        self._app: tuple[str, int] | None = None
+        self._entries: dict[str, list[EntryRow]] = {}
+        self._states: dict[str, tuple[str, int, int, bytes]] = {}
+        self._marks: dict[str, tuple[str, int, bytes]] = {}
+        self._outbox: dict[tuple[str, int], tuple[str, int, str, bytes]] = {}
+        self._parked: dict[tuple[str, int], str] = {}
+        self._reminders: dict[tuple[str, str], tuple[str, str, str, int]] = {}
+        self._hosts: dict[int, HostRow] = {}
+        self._standing: set[int] = set()
+        self._leases: dict[int, float] = {}
+        self._shards: dict[str, ShardRow] = {}
+        self._version = 0
+        self._term = 0
+
+    async def open(self, app: str, shards: int) -> None:
+        """Refuse another app or shard count."""
+        if self._app is None:
+            self._app = (app, shards)
+        if self._app != (app, shards):
+            msg = f"This store was created for app {self._app[0]!r} with {self._app[1]} shards, not {app!r} with {shards}."
+            raise StoreMismatch(msg)
+
+    async def close(self) -> None:
+        """Keep everything: a second platform in this process may go on with it."""
+
+    def _check_incarnation(self, incarnation: int) -> None:
+        if incarnation not in self._standing:
+            msg = f"Incarnation {incarnation} has ended: its shards belong to others now."
+            raise Fenced(msg)
+
+    async def append(self, incarnation: int, append: Append) -> None:
+        """Write one commit."""
+        self._check_incarnation(incarnation)
+        last: dict[str, int] = {}
+        for row in append.entries:
+            known = last.get(row[0], len(self._entries.get(row[0], ())))
+            if row[1] != known + 1:
+                msg = f"Another writer was first: entry {row[1]} of {row[0]} follows {known}."
+                raise Fenced(msg)
+            last[row[0]] = row[1]
+        for row in append.entries:
+            self._entries.setdefault(row[0], []).append(row)
+        self._states.update(append.states)
+        self._marks.update(append.marks)
+        self._outbox.update({(row[0], row[1]): row for row in append.outbox})
+        for key in append.delivered:
+            self._outbox.pop(key, None)
+        for reason, entity, n in append.parked:
+            self._parked[entity, n] = reason
+        for key2, reminder in append.reminders.items():
+            if reminder is None:
+                self._reminders.pop(key2, None)
+            else:
+                self._reminders[key2] = reminder
+
+    async def load(self, wants: Sequence[tuple[str, int]]) -> list[Recovered]:
+        """Read entities back."""
+        return [self._load(entity, window) for entity, window in wants]
+
+    def _load(self, entity: str, window: int) -> Recovered:
+        entries = self._entries.get(entity, [])
+        _, state_n, state_seq, state = self._states.get(entity, ("", 0, 0, None))
+        _, marks_n, marks = self._marks.get(entity, ("", 0, None))
+        after = min(state_n, marks_n, max(len(entries) - window, 0))
+        tail = [Tail(r[1], r[2], _text(r[3]), r[4], r[5], r[6].decode(), r[7]) for r in entries[after:]]
+        return Recovered(entity, state_n, state_seq, _text(state), marks_n, _text(marks), tail)
+
+    async def events(self, entity: str, after_seq: int, limit: int) -> list[EventRow]:
+        """Read recorded events."""
+        rows = [r for r in self._entries.get(entity, []) if r[2] > after_seq and r[3] is not None]
+        return [EventRow(r[1], r[2], (r[3] or b"").decode(), r[4], r[7]) for r in rows[:limit]]
+
+    async def outbox(self, shards: Iterable[str], limit: int) -> list[OutboxRow]:
+        """Read undelivered sends."""
+        wanted = set(shards)
+        rows = sorted(
+            row[:4] for key, row in self._outbox.items() if row[2] in wanted and key not in self._parked
+        )
+        return [OutboxRow(entity, n, sends.decode()) for entity, n, _, sends in rows[:limit]]
+
+    async def outbox_counts(self) -> tuple[int, int]:
+        """Count undelivered and parked sends."""
+        return len(self._outbox) - len(self._parked), len(self._parked)
+
+    async def due(self, shards: Iterable[str], until_ms: int, limit: int) -> list[ReminderRow]:
+        """Read due reminders."""
+        wanted = set(shards)
+        rows = [row for row in self._reminders.values() if row[2] in wanted and row[3] <= until_ms]
+        rows.sort(key=lambda row: row[3])
+        return [ReminderRow(entity, name, due) for entity, name, _, due in rows[:limit]]
+
+    async def join(self, host: HostRow) -> int:
+        """Enter a host."""
+        incarnation = len(self._hosts) + 1
+        self._hosts[incarnation] = msgspec.structs.replace(host, incarnation=incarnation)
+        self._standing.add(incarnation)
+        return incarnation
+
+    async def reincarnate(self, incarnation: int) -> int:
+        """End an incarnation and go on as a new one."""
+        self._check_incarnation(incarnation)
+        successor = await self.join(self._hosts[incarnation])
+        self._standing.discard(incarnation)
+        for shard, row in self._shards.items():
+            if row.owner == incarnation:
+                self._shards[shard] = ShardRow(successor, row.epoch + 1)
+        return successor
+
+    def renew(self, incarnation: int, at_s: float) -> None:
+        """Renew a lease."""
+        self._leases[incarnation] = at_s
+
+    async def leases(self) -> dict[int, float]:
+        """Read all leases."""
+        return dict(self._leases)
+
+    async def lead(self) -> int:
+        """Begin a leader term."""
+        self._term += 1
+        return self._term
+
+    async def read_table(self) -> Table:
+        """Read the shard table and the hosts that stand."""
+        hosts = {number: self._hosts[number] for number in sorted(self._standing)}
+        return Table(self._version, hosts, dict(self._shards))
+
+    async def write_table(self, term: int, version: int, fence: Sequence[int], assign: dict[str, ShardRow]) -> None:
+        """Fence and assign."""
+        if term != self._term:
+            msg = f"Leader term {term} has ended: a registry of term {self._term} leads."
+            raise Fenced(msg)
+        self._standing.difference_update(fence)
+        self._shards.update(assign)
+        self._version = version
+
+    async def release(self, incarnation: int, shards: Sequence[str]) -> None:
+        """Give up shards."""
+        self._check_incarnation(incarnation)
+        for shard in shards:
+            row = self._shards.get(shard)
+            if row is not None and row.owner == incarnation:
+                self._shards[shard] = ShardRow(0, row.epoch)

@@ -1,0 +1,405 @@
+"""The store on SQLite: the embedded default for one machine.
+
+Two files beside each other: the journal (WAL, synchronous=FULL) and the leases, because a lease
+renewal must not queue behind commits. All writers of the machine take turns on a third, empty
+file's ``flock``, which the kernel hands out in order of arrival; SQLite's own busy handler polls
+and starves. A whole batch goes to SQLite in few statements with many rows: each step of a
+statement gives up and re-takes the interpreter lock, which under load costs far more than the row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from remora.errors import Corrupt, Fenced, RemoraError, StoreMismatch, StoreUnavailable
+from remora.journal import Append, EventRow, OutboxRow, Recovered, ReminderRow
+from remora.sharding.table import HostRow, ShardRow, Table
+
+T = TypeVar("T")
+
+SCHEMA = Path(__file__).parent / "schema" / "sqlite"
+_REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "lustre"})
+_CHUNKS = (256, 64, 16, 4, 1)
+_decode_recovered = msgspec.json.Decoder(list[Recovered]).decode
+_decode_events = msgspec.json.Decoder(list[EventRow]).decode
+_decode_outbox = msgspec.json.Decoder(list[OutboxRow]).decode
+_decode_reminders = msgspec.json.Decoder(list[ReminderRow]).decode
+_encode = msgspec.json.Encoder().encode
+
+_LOAD = """
+WITH want AS (
+    SELECT w.value ->> 0 AS entity,
+           w.value ->> 1 AS dedup,
+           coalesce((SELECT max(n) FROM entries e WHERE e.entity = w.value ->> 0), 0) AS last
+    FROM json_each(?) w
+)
+SELECT json_group_array(json_array(
+    want.entity, coalesce(s.n, 0), coalesce(s.seq, 0), CAST(s.state AS TEXT),
+    coalesce(m.n, 0), CAST(m.marks AS TEXT),
+    json((SELECT json_group_array(json_array(n, seq, CAST(events AS TEXT), command_id, verdict, CAST(reply AS TEXT), at))
+     FROM (SELECT * FROM entries e
+           WHERE e.entity = want.entity
+             AND e.n > min(coalesce(s.n, 0), coalesce(m.n, 0), max(want.last - want.dedup, 0))
+           ORDER BY n)))))
+FROM want
+LEFT JOIN states s ON s.entity = want.entity
+LEFT JOIN marks m ON m.entity = want.entity
+"""
+
+
+def machine_identity() -> str:
+    """Return what tells this machine from others for as long as it runs: its boot id."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _file_system_of(path: Path) -> str:
+    best, kind = "", ""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, mount, fs_type, *_ = line.split()
+        if str(path).startswith(mount.rstrip("/") + "/") and len(mount) >= len(best):
+            best, kind = mount, fs_type
+    return kind
+
+
+class SqliteStore:
+    """Journal, membership and shard table in one SQLite file.
+
+    Args:
+        path: The database file; ``-leases`` and ``-turn`` files stand beside it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.url = f"sqlite:///{self.path}"
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="remora-commit")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="remora-read")
+        self._write: sqlite3.Connection
+        self._read: sqlite3.Connection
+        self._lease: sqlite3.Connection
+        self._turn = -1
+
+    # -- opening -----------------------------------------------------------------------------
+
+    async def open(self, app: str, shards: int) -> None:
+        """Create or check the database."""
+        await self._on(self._writer, self._open, app, shards)
+
+    def _open(self, app: str, shards: int) -> None:
+        if not self.path.parent.is_dir():
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                msg = f"Cannot make the folder of the store {self.url}: {error.strerror}. Choose a folder that can be written."
+                raise StoreMismatch(msg) from error
+        kind = _file_system_of(self.path)
+        if kind in _REMOTE:
+            msg = f"{self.path} is on a network file system ({kind}), where SQLite's locks do not hold: use a local disk or PostgreSQL."
+            raise StoreMismatch(msg)
+        try:
+            self._turn = os.open(f"{self.path}-turn", os.O_CREAT | os.O_RDWR, 0o600)
+            with self._turn_taken():
+                self._connect()
+                self._migrate(app, shards)
+        except (OSError, sqlite3.Error) as error:
+            msg = f"Cannot open the store {self.url}: {error}. Give a path that can be written and is a Remora database."
+            raise StoreMismatch(msg) from error
+
+    def _connect(self) -> None:
+        self._write = self._connection(self.path, "FULL")
+        self._read = self._connection(self.path, "FULL")
+        self._lease = self._connection(Path(f"{self.path}-leases"), "OFF")
+        self._lease.execute(
+            "CREATE TABLE IF NOT EXISTS leases (incarnation INTEGER PRIMARY KEY, renewed REAL NOT NULL)"
+        )
+
+    def _connection(self, path: Path, synchronous: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            path, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute("PRAGMA cache_size=-65536")
+        # 16 MB of log between checkpoints: fewer, longer ones, since neighbouring pages are written once.
+        connection.execute("PRAGMA wal_autocheckpoint=4000")
+        return connection
+
+    def _migrate(self, app: str, shards: int) -> None:
+        version = self._write.execute("PRAGMA user_version").fetchone()[0]
+        files = sorted(SCHEMA.glob("*.sql"))
+        newest = int(files[-1].name[:4])
+        if version > newest:
+            msg = f"{self.url} was written by a newer release (schema {version}, this one knows {newest}): upgrade Remora."
+            raise StoreMismatch(msg)
+        for file in files[version:]:
+            script = file.read_text()
+            self._write.executescript(f"BEGIN IMMEDIATE;{script};PRAGMA user_version={int(file.name[:4])};COMMIT;")
+        with self._transaction():
+            for key, value in (("app", app), ("shards", str(shards)), ("store", str(uuid.uuid4())), ("term", "0"), ("version", "0")):  # noqa: E501, TID251 - a store's identity is made once
+                self._write.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
+            meta = dict(self._write.execute("SELECT key, value FROM meta").fetchall())
+            self._check_meta(meta, app, shards)
+            foreign = self._write.execute(
+                "SELECT name FROM hosts WHERE fenced = 0 AND machine <> ?", (machine_identity(),)
+            ).fetchone()
+            if foreign is not None and meta.get("machine") not in {None, self._hostname()}:
+                msg = f"{self.url} is in use by hosts of another machine ({foreign[0]}): SQLite serves one machine; use PostgreSQL, or stop them."
+                raise StoreMismatch(msg)
+            self._write.execute("INSERT OR REPLACE INTO meta VALUES ('machine', ?)", (self._hostname(),))
+
+    def _check_meta(self, meta: dict[str, str], app: str, shards: int) -> None:
+        if meta["app"] != app:
+            msg = f"{self.url} belongs to the app {meta['app']!r}, not {app!r}: give each app a store of its own."
+            raise StoreMismatch(msg)
+        if meta["shards"] != str(shards):
+            msg = (
+                f"{self.url} was created with {meta['shards']} shards, the app asks for {shards}: "
+                f"the count is fixed at creation; set Settings(shards={meta['shards']}) or use a new store."
+            )
+            raise StoreMismatch(msg)
+
+    @staticmethod
+    def _hostname() -> str:
+        return os.uname().nodename
+
+    async def close(self) -> None:
+        """Close connections after what is queued has run."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._writer.shutdown)
+        await loop.run_in_executor(None, self._reader.shutdown)
+        for name in ("_write", "_read", "_lease"):
+            connection = getattr(self, name, None)
+            if connection is not None:
+                connection.close()
+        if self._turn >= 0:
+            os.close(self._turn)
+            self._turn = -1
+
+    # -- the one place for threads, turns and errors -------------------------------------------
+
+    async def _on(self, pool: ThreadPoolExecutor, work: Callable[..., T], *args: Any) -> T:  # noqa: ANN401 - passed on
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
+        except (sqlite3.Error, OSError) as error:
+            raise self._translate(error) from error
+
+    def _translate(self, error: Exception) -> RemoraError:
+        if isinstance(error, sqlite3.OperationalError | OSError):
+            return StoreUnavailable(f"The store {self.url} did not take or give data: {error}", retry_after_s=0.2)
+        if isinstance(error, sqlite3.IntegrityError):
+            return Fenced(f"Another writer was first in {self.url}: {error}")
+        return Corrupt(f"The store {self.url} holds what cannot be read: {error}")
+
+    @contextmanager
+    def _turn_taken(self) -> Iterator[None]:
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._write.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._write
+            self._write.execute("COMMIT")
+        except BaseException:
+            if self._write.in_transaction:
+                self._write.execute("ROLLBACK")
+            raise
+
+    def _check_incarnation(self, incarnation: int) -> None:
+        row = self._write.execute("SELECT fenced FROM hosts WHERE incarnation = ?", (incarnation,)).fetchone()
+        if row is None or row[0]:
+            msg = f"Incarnation {incarnation} has ended: its shards belong to others now."
+            raise Fenced(msg)
+
+    # -- journal -----------------------------------------------------------------------------
+
+    async def append(self, incarnation: int, append: Append) -> None:
+        """Write one commit."""
+        await self._on(self._writer, self._append, incarnation, append)
+
+    def _append(self, incarnation: int, append: Append) -> None:
+        with self._turn_taken(), self._transaction():
+            self._check_incarnation(incarnation)
+            self._many("INSERT INTO entries VALUES ", 8, append.entries)
+            self._many("INSERT OR REPLACE INTO states VALUES ", 4, list(append.states.values()))
+            self._many("INSERT OR REPLACE INTO marks VALUES ", 3, list(append.marks.values()))
+            self._many("INSERT INTO outbox (entity, n, shard, sends) VALUES ", 4, append.outbox)
+            if append.delivered:
+                self._write.execute(
+                    "DELETE FROM outbox WHERE (entity, n) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))",
+                    (_encode(append.delivered).decode(),),
+                )
+            for row in append.parked:
+                self._write.execute("UPDATE outbox SET parked = ? WHERE entity = ? AND n = ?", row)
+            if append.reminders:
+                self._reminders(append)
+
+    def _reminders(self, append: Append) -> None:
+        self._many(
+            "INSERT OR REPLACE INTO reminders VALUES ", 4, [row for row in append.reminders.values() if row is not None]
+        )
+        for (entity, name), row in append.reminders.items():
+            if row is None:
+                self._write.execute("DELETE FROM reminders WHERE entity = ? AND name = ?", (entity, name))
+
+    def _many(self, head: str, columns: int, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows in statements of 256, 64, 16, 4 or 1 rows, so that few distinct ones are prepared."""
+        place, one = 0, f"({','.join('?' * columns)})"
+        for size in _CHUNKS:
+            while len(rows) - place >= size:
+                values = list(chain.from_iterable(rows[place : place + size]))
+                self._write.execute(head + ",".join([one] * size), values)
+                place += size
+
+    async def load(self, wants: Sequence[tuple[str, int]]) -> list[Recovered]:
+        """Read entities back, all in one statement."""
+        return await self._on(self._reader, self._one, _LOAD, (_encode(wants).decode(),), _decode_recovered)
+
+    def _one(self, statement: str, values: Sequence[Any], decode: Callable[[str], T]) -> T:
+        text = self._read.execute(statement, values).fetchone()[0]
+        return decode(text)
+
+    async def events(self, entity: str, after_seq: int, limit: int) -> list[EventRow]:
+        """Read recorded events."""
+        statement = """SELECT json_group_array(json_array(n, seq, CAST(events AS TEXT), command_id, at)) FROM (
+            SELECT * FROM entries WHERE entity = ? AND seq > ? AND events IS NOT NULL ORDER BY n LIMIT ?)"""
+        return await self._on(self._reader, self._one, statement, (entity, after_seq, limit), _decode_events)
+
+    async def outbox(self, shards: Iterable[str], limit: int) -> list[OutboxRow]:
+        """Read undelivered sends."""
+        statement = """SELECT json_group_array(json_array(entity, n, CAST(sends AS TEXT))) FROM (
+            SELECT * FROM outbox WHERE parked IS NULL AND shard IN (SELECT value FROM json_each(?))
+            ORDER BY entity, n LIMIT ?)"""
+        values = (_encode(list(shards)).decode(), limit)
+        return await self._on(self._reader, self._one, statement, values, _decode_outbox)
+
+    async def outbox_counts(self) -> tuple[int, int]:
+        """Count undelivered and parked sends."""
+        statement = "SELECT json_array(count(*) FILTER (WHERE parked IS NULL), count(parked)) FROM outbox"
+        return await self._on(self._reader, self._one, statement, (), msgspec.json.Decoder(tuple[int, int]).decode)
+
+    async def due(self, shards: Iterable[str], until_ms: int, limit: int) -> list[ReminderRow]:
+        """Read due reminders."""
+        statement = """SELECT json_group_array(json_array(entity, name, due)) FROM (
+            SELECT * FROM reminders WHERE due <= ? AND shard IN (SELECT value FROM json_each(?)) ORDER BY due LIMIT ?)"""
+        values = (until_ms, _encode(list(shards)).decode(), limit)
+        return await self._on(self._reader, self._one, statement, values, _decode_reminders)
+
+    # -- membership and shard table ------------------------------------------------------------
+
+    async def join(self, host: HostRow) -> int:
+        """Enter a host."""
+        return await self._on(self._writer, self._join, host)
+
+    def _join(self, host: HostRow) -> int:
+        values = (host.name, host.node, host.machine, host.pid, host.started, host.dedicated)
+        with self._turn_taken(), self._transaction() as connection:
+            cursor = connection.execute(
+                "INSERT INTO hosts (name, node, machine, pid, started, dedicated) VALUES (?,?,?,?,?,?)", values
+            )
+            return int(cursor.lastrowid or 0)
+
+    async def reincarnate(self, incarnation: int) -> int:
+        """End an incarnation and go on as a new one."""
+        return await self._on(self._writer, self._reincarnate, incarnation)
+
+    def _reincarnate(self, incarnation: int) -> int:
+        with self._turn_taken(), self._transaction() as connection:
+            self._check_incarnation(incarnation)
+            cursor = connection.execute(
+                """INSERT INTO hosts (name, node, machine, pid, started, dedicated)
+                   SELECT name, node, machine, pid, started, dedicated FROM hosts WHERE incarnation = ?""",
+                (incarnation,),
+            )
+            successor = int(cursor.lastrowid or 0)
+            connection.execute("UPDATE hosts SET fenced = 1 WHERE incarnation = ?", (incarnation,))
+            connection.execute(
+                "UPDATE shards SET owner = ?, epoch = epoch + 1 WHERE owner = ?", (successor, incarnation)
+            )
+            return successor
+
+    def renew(self, incarnation: int, at_s: float) -> None:
+        """Renew a lease; blocking."""
+        try:
+            self._lease.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (incarnation, at_s))
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
+
+    async def leases(self) -> dict[int, float]:
+        """Read all leases."""
+        return await self._on(
+            self._reader, lambda: dict(self._lease.execute("SELECT incarnation, renewed FROM leases").fetchall())
+        )
+
+    async def lead(self) -> int:
+        """Begin a leader term."""
+        return await self._on(self._writer, self._lead)
+
+    def _lead(self) -> int:
+        with self._turn_taken(), self._transaction() as connection:
+            connection.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'term'")
+            return int(connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()[0])
+
+    async def read_table(self) -> Table:
+        """Read the shard table and the hosts that stand."""
+        return await self._on(self._reader, self._read_table)
+
+    def _read_table(self) -> Table:
+        self._read.execute("BEGIN")
+        try:
+            version = int(self._read.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()[0])
+            shards = self._read.execute("SELECT shard, owner, epoch FROM shards").fetchall()
+            hosts = self._read.execute(
+                "SELECT incarnation, name, node, machine, pid, started, dedicated FROM hosts WHERE fenced = 0"
+            ).fetchall()
+        finally:
+            self._read.execute("COMMIT")
+        return Table(
+            version,
+            {row[0]: HostRow(*row) for row in hosts},
+            {shard: ShardRow(owner, epoch) for shard, owner, epoch in shards},
+        )
+
+    async def write_table(self, term: int, version: int, fence: Sequence[int], assign: dict[str, ShardRow]) -> None:
+        """Fence and assign in one transaction."""
+        await self._on(self._writer, self._write_table, term, version, fence, assign)
+
+    def _write_table(self, term: int, version: int, fence: Sequence[int], assign: dict[str, ShardRow]) -> None:
+        with self._turn_taken(), self._transaction() as connection:
+            current = int(connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()[0])
+            if current != term:
+                msg = f"Leader term {term} has ended: a registry of term {current} leads."
+                raise Fenced(msg)
+            for incarnation in fence:
+                connection.execute("UPDATE hosts SET fenced = 1 WHERE incarnation = ?", (incarnation,))
+            self._many(
+                "INSERT OR REPLACE INTO shards VALUES ", 3, [(s, row.owner, row.epoch) for s, row in assign.items()]
+            )
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'version'", (str(version),))
+
+    async def release(self, incarnation: int, shards: Sequence[str]) -> None:
+        """Give up shards."""
+        await self._on(self._writer, self._release, incarnation, shards)
+
+    def _release(self, incarnation: int, shards: Sequence[str]) -> None:
+        with self._turn_taken(), self._transaction() as connection:
+            self._check_incarnation(incarnation)
+            for shard in shards:
+                connection.execute(
+                    "UPDATE shards SET owner = 0 WHERE shard = ? AND owner = ?", (shard, incarnation)
+                )
