@@ -5,6 +5,7 @@ Start with ``remora.entity``, the programming model; ``docs/architecture.md`` dr
 
 from remora.app import App
 from remora.client import Client
+from remora.connection import connect
 from remora.entity import Durable, Entity, Event, EventSourced, Transient, command, query
 from remora.errors import (
     CallCycle,
@@ -78,6 +79,7 @@ __all__ = [
     "UnknownEntity",
     "Verdict",
     "command",
+    "connect",
     "local",
     "query",
 ]

@@ -25,6 +25,9 @@ POLL_S = 10.0
 BACKOFF_MAX_S = 5.0
 """Longest pause before a host that keeps failing is started again, in seconds."""
 
+FAILURE_WINDOW_S = 60.0
+"""Failures of a host's slot within this time make the next start wait longer."""
+
 
 class Hosts(Protocol):
     """How the registry reaches and runs hosts; Ray or this process behind it."""
@@ -71,11 +74,20 @@ class Registry:
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._failures: dict[str, int] = {}
+        self._failures: dict[str, list[float]] = {}
         self._renewed: dict[int, tuple[float, float]] = {}
         """incarnation → (renewal last seen, when it was seen to change)"""
         self._leases_read_s = 0.0
         self._log = logging.getLogger("remora.registry")
+
+    @property
+    def term(self) -> int:
+        """The leader term this registry writes under."""
+        return self._term
+
+    def unplaced(self) -> list[str]:
+        """Return dedicated entities that have a shard row and no host."""
+        return decisions.unplaced_dedicated(self._table)
 
     @property
     def current(self) -> Table:
@@ -155,13 +167,22 @@ class Registry:
             self._log.warning("host %s could not be told of %d shards: %s", host.name, len(shards), error)
 
     async def _replace(self, row: HostRow) -> None:
-        failures = self._failures[row.name] = self._failures.get(row.name, 0) + 1
-        if failures > 1:
-            await asyncio.sleep(min(0.1 * 2**failures, BACKOFF_MAX_S))  # noqa: TID251 - backoff of a host that keeps failing
-        if row.dedicated:
-            await self._hosts.dedicate(row.dedicated)
-        else:
-            await self._hosts.replace(row)
+        while True:
+            now_s = self._clock.monotonic_s()
+            recent = [at for at in self._failures.get(row.slot, []) if now_s - at < FAILURE_WINDOW_S]
+            self._failures[row.slot] = [*recent, now_s]
+            if recent:
+                pause = min(0.1 * 2 ** len(recent), BACKOFF_MAX_S)
+                await asyncio.sleep(pause)  # noqa: TID251 - growing, bounded backoff of a host that keeps failing
+            try:
+                if row.dedicated:
+                    await self._hosts.dedicate(row.dedicated)
+                else:
+                    await self._hosts.replace(row)
+            except RemoraError as error:
+                self._log.warning("host %s could not be replaced: %s", row.slot, error)
+            else:
+                return
 
     async def place(self, key: str) -> None:
         """Give a dedicated entity a shard row and an actor, unless it has them."""

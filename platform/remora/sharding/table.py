@@ -20,6 +20,11 @@ class HostRow(msgspec.Struct, frozen=True):
     dedicated: str = ""
     """Key of the entity it exists for; empty for a shared host."""
 
+    @property
+    def slot(self) -> str:
+        """What stays the same when the host is replaced: its name without the last part."""
+        return self.name if self.dedicated or "/" not in self.name else self.name.rpartition("/")[0]
+
 
 class ShardRow(msgspec.Struct, frozen=True):
     """Ownership of one shard."""

@@ -1,0 +1,122 @@
+"""The Ray actor around a host. It decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from remora.app import load_app
+from remora.client import Client
+from remora.clock import SystemClock
+from remora.cluster.names import registry_name
+from remora.cluster.transport import RayDirectory, RayTransport, find_actor
+from remora.runtime.host import Host
+from remora.sharding.table import HostRow
+from remora.storage.open import open_store
+from remora.storage.sqlite import machine_identity
+
+SWITCH_INTERVAL_S = 0.001
+"""How long the loop may keep the interpreter lock from the commit thread (Python's default is 5 ms,
+a whole commit's worth)."""
+
+
+class HostActor:
+    """One host process.
+
+    The constructor only keeps its arguments, because Ray destroys an actor whose constructor
+    raises; ``start`` does the work and may be called again after Ray restarted the process.
+    """
+
+    def __init__(self, app_path: str, store: str, name: str, dedicated: str) -> None:
+        self._app_path = app_path
+        self._store_url = store
+        self._name = name
+        self._dedicated = dedicated
+        self._host: Host | None = None
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> HostRow:
+        """Load the app, join the store, hold a lease; return who this host is now."""
+        async with self._starting:
+            if self._host is None:
+                self._host = await self._start()
+            return self._host.row
+
+    async def _start(self) -> Host:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+        app = load_app(self._app_path)
+        clock = SystemClock()
+        store = open_store(self._store_url)
+        await store.open(app.name, app.settings.shards)
+        context = ray.get_runtime_context()
+        row = HostRow(
+            0, self._name, context.get_node_id(), machine_identity(), os.getpid(), started_s(os.getpid()), self._dedicated
+        )
+        client = Client(
+            RayDirectory(app.name), RayTransport(), clock, app.settings, f"{self._name}/{context.get_worker_id()}"
+        )
+        await client.start()
+        host = Host(
+            app, store, clock, row, client, seed=os.getpid(), on_fenced=_end_process, on_reincarnated=self._reincarnated
+        )
+        await host.start()
+        return host
+
+    async def exchange(self, data: bytes) -> bytes:
+        """Take a batch of commands, return answers that are ready."""
+        return await self._running().exchange(data)
+
+    async def own(self, shards: dict[str, int]) -> None:
+        """Serve these shards from now on."""
+        await self._running().own(shards)
+
+    async def release(self, shards: list[str]) -> None:
+        """Give up these shards."""
+        await self._running().release(shards)
+
+    async def status(self) -> dict[str, Any]:
+        """Return counters."""
+        return self._running().status()
+
+    async def platform_file(self) -> str:
+        """Return where this process found the module ``platform``: the standard library's, always."""
+        import platform  # noqa: PLC0415 - what is asked is how the import resolves here
+
+        return platform.__file__ or ""
+
+    async def watch(self) -> None:
+        """Never return: the call fails when this process ends, which is how its death is noticed."""
+        await asyncio.Event().wait()
+
+    async def _reincarnated(self) -> None:
+        registry = await find_actor(registry_name(load_app(self._app_path).name))
+        await registry.refresh.remote()
+
+    def _running(self) -> Host:
+        if self._host is None:
+            msg = f"{self._name} is not started."
+            raise RuntimeError(msg)
+        return self._host
+
+
+def _end_process() -> None:
+    """A fenced host owns nothing and must not answer from memory: the registry replaces it."""
+    logging.shutdown()
+    os._exit(3)
+
+
+def started_s(pid: int) -> float:
+    """Return when a process started, in seconds since boot; 0 if there is none of that pid."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    fields = stat.rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,29 @@
+"""Names of Ray actors: stable, documented, found with ``ray.get_actor(name, namespace="remora")``."""
+
+from __future__ import annotations
+
+NAMESPACE = "remora"
+"""Ray namespace of all of Remora's actors."""
+AUTH_MODE = "disabled"
+"""What ``RAY_AUTH_MODE`` is set to where nobody set it: loopback clusters of one user. Ray would
+otherwise decide by whether a token file happens to lie in the home folder."""
+
+
+def registry_name(app: str) -> str:
+    """Return the name of an app's registry."""
+    return f"remora/{app}/registry"
+
+
+def host_name(app: str, slot: int, life: str) -> str:
+    """Return the name of a shared host: its slot, and which life of the slot it is."""
+    return f"remora/{app}/host/{slot}/{life}"
+
+
+def entity_name(app: str, key: str) -> str:
+    """Return the name of a dedicated entity's actor; ``key`` is ``type/id``."""
+    return f"remora/{app}/entity/{key}"
+
+
+def slot_of(name: str) -> int:
+    """Return the slot of a shared host's name."""
+    return int(name.rsplit("/", 2)[1])

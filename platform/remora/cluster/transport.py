@@ -1,0 +1,90 @@
+"""Clients' way to hosts and registry over Ray actor calls; Ray's errors become ours here only."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from remora.cluster.names import NAMESPACE, registry_name
+from remora.errors import HostGone, RemoraError, Unavailable
+from remora.sharding.table import Table, decode_table
+
+LOOKUP_S = 5.0
+"""Longest wait for Ray to find an actor by name, in seconds."""
+
+
+def ours(error: Exception, what: str) -> RemoraError:
+    """Return Ray's error as one of ours.
+
+    Args:
+        error: What an actor call raised.
+        what: Whom was called.
+    """
+    if isinstance(error, RayTaskError) and isinstance(error.cause, RemoraError):
+        return error.cause
+    return HostGone(f"{what} does not answer: {type(error).__name__}: {str(error).splitlines()[0]}")
+
+
+class RayTransport:
+    """Reaches hosts by the names of their actors."""
+
+    def __init__(self) -> None:
+        self._handles: dict[str, ActorHandle[Any]] = {}
+
+    async def exchange(self, host: str, data: bytes) -> bytes:
+        """See Transport."""
+        handle = self._handles.get(host)
+        if handle is None:
+            handle = self._handles[host] = await find_actor(host)
+        try:
+            return await handle.exchange.remote(data)  # type: ignore[no-any-return]  # bytes by HostActor.exchange
+        except RayError as error:
+            if isinstance(error, RayActorError):
+                self._handles.pop(host, None)
+            raise ours(error, host) from error
+
+
+async def find_actor(name: str) -> ActorHandle[Any]:
+    """Return the handle of a named actor.
+
+    Raises:
+        HostGone: There is none of that name, or Ray does not answer in time.
+    """
+    try:
+        async with asyncio.timeout(LOOKUP_S):
+            return await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
+    except (ValueError, RayError, TimeoutError) as error:
+        msg = f"No actor {name!r} in this Ray cluster ({type(error).__name__})."
+        raise HostGone(msg) from error
+
+
+class RayDirectory:
+    """Asks the registry actor of an app."""
+
+    def __init__(self, app: str) -> None:
+        self._name = registry_name(app)
+        self._handle: ActorHandle[Any] | None = None
+
+    async def table(self, after: int) -> Table:
+        """See Directory."""
+        return decode_table(await self._call("table", after))
+
+    async def place(self, key: str) -> None:
+        """See Directory."""
+        await self._call("place", key)
+
+    async def _call(self, method: str, *args: object) -> bytes:
+        if self._handle is None:
+            self._handle = await find_actor(self._name)
+        try:
+            return await getattr(self._handle, method).remote(*args)  # type: ignore[no-any-return]  # bytes by RegistryActor
+        except RayActorError as error:
+            self._handle = None
+            msg = f"The registry {self._name} restarts."
+            raise Unavailable(msg, retry_after_s=0.2) from error
+        except RayError as error:
+            raise ours(error, self._name) from error
