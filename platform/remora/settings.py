@@ -34,7 +34,9 @@ class Settings:
     """Largest arguments, event, reply or state, in bytes. Larger things belong in a blob store,
     their address in the entity."""
     outbox_rows_max: int = 20_000
-    """Undelivered outbox rows per host before new commands get ``Overloaded``."""
+    """Undelivered outbox rows per host before new commands are held back."""
+    held_max: int = 8192
+    """Commands a host holds back, in order, while its outbox is full; more get ``Overloaded``."""
     outbox_in_flight_max: int = 1024
     """Durable sends a host has under way at once."""
     outbox_retry_min_s: float = 0.05

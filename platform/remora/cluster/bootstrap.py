@@ -22,7 +22,7 @@ from remora.cluster.names import AUTH_MODE, NAMESPACE, registry_name
 from remora.cluster.ray_process import SERVE_ENVIRONMENT, RayProcess, check_port, start_ray, stop_ray
 from remora.cluster.record import ClusterRecord
 from remora.cluster.registry_actor import RegistryActor
-from remora.cluster.transport import RayDirectory, RayTransport, ours
+from remora.cluster.transport import RayDirectory, RayTransport, find_actor, ours
 from remora.errors import ClusterUnreachable, RemoraError, StartError
 from remora.settings import Settings
 
@@ -31,6 +31,8 @@ PLATFORM_S = 180.0
 CALL_S = 15.0
 """Longest wait for the registry's answer to a question, in seconds."""
 Report = Callable[[str], None]
+_joined: dict[str, str] = {}
+"""Ray job of this process → the address it was joined by (Ray reports the same cluster under other names)."""
 
 
 def default_store(app: str) -> str:
@@ -54,7 +56,7 @@ def join_ray(address: str) -> None:
     for name, value in SERVE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
-        joined = ray.get_runtime_context().gcs_address
+        joined = _joined.get(ray.get_runtime_context().get_job_id(), "another address")
         if joined != address:
             msg = f"This process is already joined to the Ray cluster at {joined}, not {address}: use another process."
             raise ClusterUnreachable(msg)
@@ -64,6 +66,7 @@ def join_ray(address: str) -> None:
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         msg = f"No Ray cluster answers at {address} ({str(error).splitlines()[0]}): start one with `remora up`, or correct the address."
         raise ClusterUnreachable(msg) from error
+    _joined[ray.get_runtime_context().get_job_id()] = address
 
 
 async def ensure_platform(app_path: str, store: str, hosts: int) -> None:
@@ -217,6 +220,13 @@ def _stop_app(app: str) -> None:
         msg = f"The registry of {app} could not be asked to stop: {error}"
         raise ClusterUnreachable(msg) from error
     ray.kill(registry, no_restart=True)
+
+
+async def outbox_counts(app: str) -> tuple[int, int]:
+    """Return how many entries of an app have undelivered durable sends, and how many are parked."""
+    registry = await find_actor(registry_name(app))
+    found: dict[str, Any] = await registry.status.remote()
+    return found["outbox"]["undelivered"], found["outbox"]["parked"]
 
 
 def status(record: ClusterRecord) -> dict[str, Any]:

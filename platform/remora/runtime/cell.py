@@ -271,8 +271,10 @@ class Cell:
     def _remember(self, command_id: str, verdict: int, payload: bytes, at_ms: int) -> None:
         window = self.window
         window[command_id] = (verdict, payload, at_ms)
-        if len(window) > self.spec.options.dedup_window:
-            del window[next(iter(window))]
+        options = self.spec.options
+        oldest = next(iter(window))
+        if len(window) > options.dedup_window or at_ms - window[oldest][2] > options.dedup_age_s * 1000:
+            del window[oldest]
 
     def _failed(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, failure: BaseException) -> None:  # noqa: ANN401 - opaque
         """Undo a handler that raised; record a rejection, have supervision decide about the rest."""

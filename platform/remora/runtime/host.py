@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from remora.journal import Store
 from remora.lifecycle import Phase, step
 from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
 from remora.runtime.calls import TurnCalls, cycle_message
-from remora.runtime.cell import Cell
+from remora.runtime.cell import Cell, Item
 from remora.runtime.committer import Commit, Committer, Sink
 from remora.runtime.lease import Lease
 from remora.runtime.outbox import Outbox
@@ -83,6 +84,8 @@ class Host:
         self.incarnation = 0
         self.shards: dict[str, Shard] = {}
         self.cells: dict[str, Cell] = {}
+        self.held: deque[Item] = deque()
+        """Commands kept back while the outbox is full, in the order they came."""
         self.commands = 0
         self._on_fenced = on_fenced
         self._on_reincarnated = on_reincarnated
@@ -254,11 +257,14 @@ class Host:
         """Give an ask to its entity, activating it if needed; refusals are answered at once."""
         key = entity_key(ask.type, ask.id)
         cell = self.cells.get(key)
+        if (self.held or self.outbox.full) and not ask.flags & ADMITTED and ask.method[0] != "$":
+            self._hold(ask, sink, deadline_s)
+            return
+        self._admit(ask, sink, deadline_s, key, cell)
+
+    def _admit(self, ask: Ask, sink: Sink, deadline_s: float, key: str, cell: Cell | None) -> None:
         if cell is not None and cell.shard.accepting and ask.method[0] != "$" and not ask.chain:
-            if self.outbox.full and not ask.flags & ADMITTED:
-                self._overloaded(ask, sink)
-            else:
-                cell.offer(ask, sink, deadline_s)
+            cell.offer(ask, sink, deadline_s)
             return
         try:
             self._dispatch(ask, sink, deadline_s, key, cell)
@@ -282,14 +288,23 @@ class Host:
             sink.answer(ask.n, VALUE, _json(self.why(key, cell)))
         elif ask.method == "$events":
             self.spawn(self._events(spec, key, ask, sink))
-        elif self.outbox.full and not ask.flags & ADMITTED:
-            self._overloaded(ask, sink)
         else:
             (cell or self._activate(spec, shard, ask.id, key)).offer(ask, sink, deadline_s)
 
-    def _overloaded(self, ask: Ask, sink: Sink) -> None:
+    def _hold(self, ask: Ask, sink: Sink, deadline_s: float) -> None:
+        """Keep new work back, in order, until durable sends are delivered: first come, first served."""
+        if len(self.held) < self.settings.held_max:
+            self.held.append((ask, sink, deadline_s))
+            return
         msg = f"{self.name} has {self.outbox.pending} durable sends to deliver first: come back later."
-        sink.answer(ask.n, ERROR, Overloaded(msg, command_id=ask.command_id, retry_after_s=0.02).encode())
+        sink.answer(ask.n, ERROR, Overloaded(msg, command_id=ask.command_id, retry_after_s=0.1).encode())
+
+    def admit_held(self) -> None:
+        """Take in what was kept back, as far as the outbox has room."""
+        while self.held and not self.outbox.full:
+            ask, sink, deadline_s = self.held.popleft()
+            key = entity_key(ask.type, ask.id)
+            self._admit(ask, sink, deadline_s, key, self.cells.get(key))
 
     def _activate(self, spec: EntitySpec, shard: Shard, entity_id: str, key: str) -> Cell:
         cell = self.cells[key] = Cell(self, shard, spec, entity_id, key)

@@ -188,5 +188,7 @@ class Outbox:
             else:
                 append.delivered.append((row.entity, row.n))
                 self.delivered += 1
+            if self._host.held:
+                self._host.admit_held()
         if self._queue:
             self._feed()

