@@ -87,7 +87,7 @@ async def fly_year(client: remora.Client, flight: Flight, speed: float, *, kill:
         for due_s, row in source:
             early_s = due_s - (time.perf_counter() - flight.began_s)
             if early_s > 0:
-                await asyncio.sleep(early_s)  # noqa: TID251 - the pace that was asked for
+                await asyncio.sleep(early_s)
             began_s = time.perf_counter()
             try:
                 await fly(client, row)
@@ -108,7 +108,7 @@ async def fly_year(client: remora.Client, flight: Flight, speed: float, *, kill:
                     f"  failures {len(flight.failures)}"
                 )
                 progress.update(task, completed=flight.done, figures=figures)
-                await asyncio.sleep(0.25)  # noqa: TID251 - how often the bar is drawn
+                await asyncio.sleep(0.25)
 
         drawing = asyncio.create_task(show())
         async with asyncio.TaskGroup() as group:
@@ -145,7 +145,7 @@ async def settle(client: remora.Client, record: ClusterRecord) -> None:
     Raises:
         remora.Unavailable: They are not within the bound, or sends were parked.
     """
-    from remora.cluster.bootstrap import outbox_counts  # noqa: PLC0415 - only the running demo needs Ray
+    from remora.cluster.bootstrap import outbox_counts
 
     del client
     until_s = time.monotonic() + SETTLE_S
@@ -159,7 +159,7 @@ async def settle(client: remora.Client, record: ClusterRecord) -> None:
         if time.monotonic() > until_s:
             msg = f"{undelivered} durable sends are still under way after {SETTLE_S:.0f} s."
             raise remora.Unavailable(msg)
-        await asyncio.sleep(0.1)  # noqa: TID251 - bounded by SETTLE_S
+        await asyncio.sleep(0.1)
 
 
 def show_worst(figures: Figures) -> None:
@@ -177,7 +177,11 @@ async def run(record: ClusterRecord, rows: int, speed: float, *, kill: bool) -> 
     """Fly, settle, compare; return the exit code."""
     async with remora.connect(app, address=record.address) as client:
         flight = Flight(rows)
-        console.print(f"Replaying {rows:,} departures; a host process is killed half way." if kill else f"Replaying {rows:,} departures.")
+        console.print(
+            f"Replaying {rows:,} departures; a host process is killed half way."
+            if kill
+            else f"Replaying {rows:,} departures."
+        )
         await fly_year(client, flight, speed, kill=kill)
         recognised = client.repeated
         console.print(
@@ -200,7 +204,9 @@ async def run(record: ClusterRecord, rows: int, speed: float, *, kill: bool) -> 
         found = differences(table_says, twins_say)
         show_worst(twins_say)
         summary = await client.ref(Board, BOARD_ID).summary()
-        console.print(f"Board, last 30 days: {summary.departures:,} departures, {summary.mean_delay:.1f} min mean delay, {summary.cancelled_share:.1%} cancelled")
+        console.print(
+            f"Board, last 30 days: {summary.departures:,} departures, {summary.mean_delay:.1f} min mean delay, {summary.cancelled_share:.1%} cancelled"
+        )
         if found or flight.failures:
             console.print("\n".join(flight.failures[:20]))
             console.print(f"[red]NOT EQUAL: {len(found)} differences[/red]\n{describe(found)}")
@@ -230,14 +236,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--store", default=None, help="store URL (default: .remora/flights.db in this folder)")
     parser.add_argument("--no-kill", action="store_true", help="leave all hosts alive")
     options = parser.parse_args(arguments)
-    from remora.cluster import bootstrap  # noqa: PLC0415 - help is printed without loading Ray
+    from remora.cluster import bootstrap
 
     rows = min(options.rows or count(), count())
     try:
         with console.status("") as status:
             record = bootstrap.up(
                 APP_PATH, store=options.store, hosts=max(options.hosts, 2), port=options.port,
-                report=lambda step: status.update(step),
+                report=status.update,
             )  # fmt: skip
     except remora.StartError as error:
         console.print(f"[red]{error}[/red]")
@@ -250,12 +256,13 @@ def main(arguments: list[str] | None = None) -> int:
             console.print("Serving until Ctrl-C.")
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
-        return code
     except KeyboardInterrupt:
         return 130
     except remora.RemoraError as error:
         console.print(f"[red]{error}[/red]")
         return 1
+    else:
+        return code
     finally:
         with console.status("stopping"):
             bootstrap.down(record)

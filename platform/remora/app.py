@@ -40,7 +40,9 @@ class App:
         for cls in entities:
             spec: EntitySpec | None = getattr(cls, "__remora__", None)
             if spec is None or spec.cls is not cls:
-                msg = f"App {name!r}: {cls!r} is not an entity class: derive it from EventSourced, Durable or Transient."
+                msg = (
+                    f"App {name!r}: {cls!r} is not an entity class: derive it from EventSourced, Durable or Transient."
+                )
                 raise ContractError(msg)
             other = self.specs.get(spec.type)
             if other is not None:

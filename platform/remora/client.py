@@ -61,7 +61,9 @@ class Pending:
         "waiting",
     )  # fmt: skip
 
-    def __init__(self, ask: Ask, shard: str, entity: str, deadline_s: float, future: asyncio.Future[tuple[int, bytes]] | None) -> None:
+    def __init__(
+        self, ask: Ask, shard: str, entity: str, deadline_s: float, future: asyncio.Future[tuple[int, bytes]] | None
+    ) -> None:
         self.ask = ask
         self.n = ask.n
         self.shard = shard
@@ -133,7 +135,7 @@ class Client:
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._open: dict[int, Pending] = {}
         self._waiting: dict[int, asyncio.TimerHandle | None] = {}
-        self._rng = random.Random(seed)  # noqa: S311 - jitter, not a secret
+        self._rng = random.Random(seed)
         self._n = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._placing: set[asyncio.Task[None]] = set()
@@ -156,7 +158,9 @@ class Client:
             await channel.close()
         for pending in list(self._open.values()):
             self._finish(pending)
-            pending.fail(HostGone("The client was closed while this command was under way.", command_id=pending.ask.command_id))
+            pending.fail(
+                HostGone("The client was closed while this command was under way.", command_id=pending.ask.command_id)
+            )
 
     async def __aenter__(self) -> Self:
         """Start if not started."""
@@ -185,7 +189,7 @@ class Client:
         """Commands and queries under way."""
         return len(self._open)
 
-    async def call(
+    async def call(  # noqa: PLR0913 - everything that can be said about one call
         self, spec: EntitySpec, method: HandlerSpec | str, entity_id: str, args: bytes, *,
         command_id: str | None = None, deadline_s: float | None = None, stale: bool = False, lane: bool = True,
         chain: tuple[str, ...] = (),
@@ -214,10 +218,20 @@ class Client:
         if len(args) > self.settings.payload_bytes_max:
             msg = f"{spec.type}.{name}: {len(args)} bytes of arguments, {self.settings.payload_bytes_max} are allowed: keep large data elsewhere and pass its address."
             raise PayloadTooLarge(msg)
-        identity = "" if query else self.ids.next() if command_id is None else command_id if chain else check_command_id(command_id)
+        identity = (
+            ""
+            if query
+            else self.ids.next()
+            if command_id is None
+            else command_id
+            if chain
+            else check_command_id(command_id)
+        )
         future: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         wait_s = spec.options.deadline_s if deadline_s is None else deadline_s
-        ask = Ask(self.number(), spec.type, entity_id, name, args, identity, wait_s, "", 0, 0, chain, STALE if stale else 0)
+        ask = Ask(
+            self.number(), spec.type, entity_id, name, args, identity, wait_s, "", 0, 0, chain, STALE if stale else 0
+        )
         if lane and not query:
             ask.lane, ask.seq = self.session, ask.n
         pending = self.pending(spec, ask, self._clock.monotonic_s() + wait_s, future)
@@ -283,7 +297,9 @@ class Client:
         if row is None or host is None:
             if "/" in pending.shard:
                 self._place(pending.shard)
-            error = HostGone(f"Shard {pending.shard} of {pending.entity} has no owner at the moment.", entity=pending.entity)
+            error = HostGone(
+                f"Shard {pending.shard} of {pending.entity} has no owner at the moment.", entity=pending.entity
+            )
             self._refused(pending, error)
             return
         pending.epoch = row.epoch
@@ -447,4 +463,4 @@ class Client:
         return DeadlineExceeded(msg, entity=pending.entity, command_id=pending.ask.command_id)
 
 
-__all__ = ["Client", "Directory", "Pending", "VALUE"]
+__all__ = ["VALUE", "Client", "Directory", "Pending"]

@@ -15,6 +15,7 @@ import typing
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
@@ -25,6 +26,7 @@ from remora.ids import snake_case
 from remora.options import EntityOptions
 
 Kind = Literal["event_sourced", "durable", "transient"]
+Model = type[BaseModel]
 
 REFERENCE_NAMES = frozenset({"with_options", "why", "history", "snapshot"})
 """Names every reference has; no command or query may take them."""
@@ -64,6 +66,7 @@ class HandlerSpec:
     def __init__(self, owner: str, name: str, handler: Handler, hints: Mapping[str, Any]) -> None:
         self.owner = owner
         self.name = name
+        self.label = f"{owner}.{name}"
         self.fn: Callable[..., Coroutine[Any, Any, Any]] = handler.fn
         self.is_query = handler.kind == "query"
         self.suspends = can_suspend(handler.fn)
@@ -98,7 +101,9 @@ class HandlerSpec:
         values = dict(zip(self.params, args, strict=False))
         for name, value in kwargs.items():
             if name in values or name not in self.params:
-                fault = "was given twice" if name in values else f"is unknown; it takes {', '.join(self.params) or 'none'}"
+                fault = (
+                    "was given twice" if name in values else f"is unknown; it takes {', '.join(self.params) or 'none'}"
+                )
                 msg = f"{self.owner}.{self.name}: argument {name!r} {fault}."
                 raise InvalidArgument(msg)
             values[name] = value
@@ -109,7 +114,7 @@ class HandlerSpec:
         except (PydanticSerializationError, UnicodeEncodeError, ValueError) as error:
             msg = f"{self.owner}.{self.name}: an argument cannot be written as JSON ({error}): pass plain data or pydantic models."
             raise InvalidArgument(msg) from error
-        check_numbers(data, f"{self.owner}.{self.name}")
+        check_numbers(data, self.label)
         return data
 
     def parse(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -118,11 +123,11 @@ class HandlerSpec:
         Raises:
             InvalidArgument: One finding per wrong argument, in ``details``.
         """
-        check_numbers(data, f"{self.owner}.{self.name}")
+        check_numbers(data, self.label)
         try:
             values = self._validate(data or b"{}").__dict__
         except ValidationError as error:
-            raise invalid_argument(f"{self.owner}.{self.name}", error) from None
+            raise invalid_argument(self.label, error) from None
         if self.keyword_only:
             return (), dict(zip(self.params, values.values(), strict=True))
         return tuple(values.values()), {}
@@ -206,19 +211,21 @@ def can_suspend(fn: Callable[..., Any]) -> bool:
     One without can be run to its end at once; one with needs a task of its own, because what it
     awaits may look for the current task.
     """
-    return any(i.opname in {"GET_AWAITABLE", "GET_AITER", "GET_ANEXT", "BEFORE_ASYNC_WITH"} for i in dis.get_instructions(fn))
+    return any(
+        i.opname in {"GET_AWAITABLE", "GET_AITER", "GET_ANEXT", "BEFORE_ASYNC_WITH"} for i in dis.get_instructions(fn)
+    )
 
 
 @dataclass
 class EntitySpec:
     """All that a class definition says about one entity type."""
 
-    cls: type
+    cls: Any
     kind: Kind
     type: str
     """Snake-case name: the ``{type}`` of URLs, keys and the command line."""
-    state_type: type[BaseModel]
-    events: dict[str, type[BaseModel]]
+    state_type: Model
+    events: dict[str, Model]
     """Event class by its stable name."""
     options: EntityOptions
     raw_handlers: dict[str, Handler]
@@ -232,11 +239,11 @@ class EntitySpec:
     @cached_property
     def reminder_handler(self) -> HandlerSpec:
         """How ``on_reminder`` is called."""
-        fn = self.cls.on_reminder  # type: ignore[attr-defined]  # both journaled kinds have it
+        fn = self.cls.on_reminder
         return HandlerSpec(self.type, "on_reminder", Handler(fn, "command"), {"name": str, "return": type(None)})
 
     @cached_property
-    def event_types(self) -> frozenset[type]:
+    def event_types(self) -> frozenset[Model]:
         """The declared event classes."""
         return frozenset(self.events.values())
 
@@ -337,7 +344,9 @@ def _state_type(cls: type, parameters: tuple[Any, ...]) -> type[BaseModel]:
 
 
 def _event_types(cls: type, declared: Any) -> dict[str, type[BaseModel]]:  # noqa: ANN401 - whatever was written in the brackets
-    members = typing.get_args(declared) if typing.get_origin(declared) in {typing.Union, types.UnionType} else (declared,)
+    members = (
+        typing.get_args(declared) if typing.get_origin(declared) in {typing.Union, types.UnionType} else (declared,)
+    )
     events: dict[str, type[BaseModel]] = {}
     for member in members:
         name = getattr(member, "__remora_event__", None)
@@ -352,12 +361,12 @@ def _event_types(cls: type, declared: Any) -> dict[str, type[BaseModel]]:  # noq
 
 
 def _handlers(cls: type) -> dict[str, Handler]:
-    found: dict[str, Handler] = {}
-    for klass in reversed(cls.__mro__):
-        for name, value in vars(klass).items():
-            if isinstance(value, Handler):
-                found[name] = value
-    return found
+    return {
+        name: value
+        for klass in reversed(cls.__mro__)
+        for name, value in vars(klass).items()
+        if isinstance(value, Handler)
+    }
 
 
 def _check_handler(cls: type, name: str, handler: Handler, events: Mapping[str, type], kind: Kind) -> None:
@@ -401,7 +410,7 @@ def _emitted(fn: Callable[..., Any]) -> list[type]:
     """Return the event classes that ``self.emit(Name(…))`` names in the function's code."""
     instructions = list(dis.get_instructions(fn))
     found = []
-    for here, following in zip(instructions, instructions[1:], strict=False):
+    for here, following in pairwise(instructions):
         if here.argval == "emit" and following.opname == "LOAD_GLOBAL":
             value = fn.__globals__.get(following.argval)
             if getattr(value, "__remora_event__", None) is not None:

@@ -167,11 +167,11 @@ class Entity(Generic[S]):
             deadline_s: Seconds to wait for the answer.
             stale: Answer queries from memory even when the host's lease is in doubt.
         """
-        raise _only_on_references(self, "with_options")
+        raise _only_on_references(self, f"with_options({command_id=}, {deadline_s=}, {stale=})")
 
     async def why(self) -> dict[str, Any]:
         """On a reference: return what the entity does or waits for, and for how long."""
-        raise _only_on_references(self, "why")
+        raise _only_on_references(self, "why()")
 
     async def history(self, *, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:
         """On a reference: return recorded events in order.
@@ -180,25 +180,31 @@ class Entity(Generic[S]):
             after: Sequence number to start behind.
             limit: How many at most, up to 1,000.
         """
-        raise _only_on_references(self, "history")
+        raise _only_on_references(self, f"history({after=}, {limit=})")
 
     async def snapshot(self) -> dict[str, Any]:
         """On a reference: return the entity's state as plain data."""
-        raise _only_on_references(self, "snapshot")
+        raise _only_on_references(self, "snapshot()")
 
 
 def _only_on_references(entity: Entity[Any], name: str) -> ContractError:
-    return ContractError(f"{name} belongs to references: use client.ref({type(entity).__name__}, id).{name}(…).")
+    return ContractError(f"{name} belongs to references: use client.ref({type(entity).__name__}, id).{name}.")
 
 
 class _Journaled(Entity[S], abstract=True):
     """What both kinds that are kept in the journal share."""
 
     def send(
-        self, method: Callable[Concatenate[T, P], Coroutine[Any, Any, R]], entity_id: str, *args: P.args, **kwargs: P.kwargs
+        self,
+        method: Callable[Concatenate[T, P], Coroutine[Any, Any, R]],
+        entity_id: str,
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> None:
-        """Send another entity a command durably: it leaves with this command's commit, is
-        delivered at least once and applied once; order is kept per sender and receiver.
+        """Send another entity a command durably.
+
+        It leaves with this command's commit, is delivered at least once and applied once; order
+        is kept per sender and receiver.
 
         Args:
             method: The command, named by its class: ``Airport.arrived``.
@@ -253,7 +259,7 @@ class EventSourced(_Journaled[S], Generic[S, E], abstract=True):
     at every recovery. After a crash: all acknowledged events.
     """
 
-    __remora_kind__ = "event_sourced"
+    __remora_kind__: ClassVar[Kind | None] = "event_sourced"
 
     def emit(self, event: E) -> None:
         """Record ``event`` and apply it to ``self.state`` at once; durable with this command's commit."""
@@ -268,7 +274,7 @@ class EventSourced(_Journaled[S], Generic[S, E], abstract=True):
 
     def apply(self, event: E) -> None:
         """Say what ``event`` does to ``self.state``. Override it."""
-        msg = f"{type(self).__name__} must define apply(self, event): what an event does to self.state."
+        msg = f"{type(self).__name__} must define apply(self, event): what {event!r} does to self.state."
         raise ContractError(msg)
 
 
@@ -278,7 +284,7 @@ class Durable(_Journaled[S], Generic[S], abstract=True):
     Change ``self.state`` in commands; after a crash: the last acknowledged state.
     """
 
-    __remora_kind__ = "durable"
+    __remora_kind__: ClassVar[Kind | None] = "durable"
 
 
 class Transient(Entity[S], Generic[S], abstract=True):
@@ -288,4 +294,4 @@ class Transient(Entity[S], Generic[S], abstract=True):
     durable sends and no reminders.
     """
 
-    __remora_kind__ = "transient"
+    __remora_kind__: ClassVar[Kind | None] = "transient"

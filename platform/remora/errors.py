@@ -100,9 +100,7 @@ class RemoraError(Exception):
 
     def body(self) -> ErrorBody:
         """Return the error as plain data."""
-        return ErrorBody(
-            self.code, self.message, self.entity, self.command_id, self.retry_after_s, self.details
-        )
+        return ErrorBody(self.code, self.message, self.entity, self.command_id, self.retry_after_s, self.details)
 
     def encode(self) -> bytes:
         """Return the error as the bytes that travel in an answer."""
@@ -257,19 +255,19 @@ class StartError(RemoraError):
     code, status = "start_error", 503
 
 
-class StoreMismatch(StartError):
+class StoreMismatch(StartError):  # noqa: N818 - named in the public contract
     """The store belongs to another app, shard count, machine or release."""
 
     code = "store_mismatch"
 
 
-class ClusterUnreachable(StartError):
+class ClusterUnreachable(StartError):  # noqa: N818 - named in the public contract
     """No Ray cluster, registry or gateway answers at that address."""
 
     code = "cluster_unreachable"
 
 
-class PortTaken(StartError):
+class PortTaken(StartError):  # noqa: N818 - named in the public contract
     """A port the platform needs is in use by another process."""
 
     code = "port_taken"

@@ -15,6 +15,7 @@ COMMAND_ID_BYTES_MAX = 256
 
 _WORD_BREAK = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _TIME_ORDERED = re.compile(r"^r[0-9a-v]{10}-[0-9a-v]{16}$")
+_SPACE, _DELETE = 0x20, 0x7F
 _BASE32 = "0123456789abcdefghijklmnopqrstuv"
 
 
@@ -48,7 +49,7 @@ def check_entity_id(entity_id: object, entity_type: str = "") -> str:
     if "/" in entity_id:
         msg = f"The id{where} holds '/', which separates type and id: use another separator, such as '-' or ':'."
         raise InvalidId(msg)
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in entity_id):
+    if any(ord(character) < _SPACE or ord(character) == _DELETE for character in entity_id):
         msg = f"The id{where} holds a control character (NUL, line break, …): remove it."
         raise InvalidId(msg)
     _check_length(entity_id, ENTITY_ID_BYTES_MAX, f"The id{where}")

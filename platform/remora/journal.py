@@ -103,8 +103,10 @@ class ReminderRow(msgspec.Struct, array_like=True):
 
 
 class Store(Protocol):
-    """Journal, membership and shard table of one app. All methods raise ``StoreUnavailable``
-    when the store does not answer, and ``Fenced`` where an incarnation is checked and has ended.
+    """Journal, membership and shard table of one app.
+
+    All methods raise ``StoreUnavailable`` when the store does not answer, and ``Fenced`` where an
+    incarnation is checked and has ended.
     """
 
     url: str

@@ -74,7 +74,7 @@ class Reference:
 
     async def why(self) -> dict[str, Any]:
         """Return what the entity does or waits for."""
-        return await self._built_in("$why", b"{}")
+        return await self._built_in("$why", b"{}")  # type: ignore[no-any-return]  # JSON
 
     async def history(self, *, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:
         """Return recorded events in order."""

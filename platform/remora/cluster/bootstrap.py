@@ -101,7 +101,7 @@ async def ensure_platform(app_path: str, store: str, hosts: int) -> None:
 async def open_client(app: str, settings: Settings | None = None) -> Client:
     """Return a started client of an app whose platform runs in this process's Ray cluster."""
     context = ray.get_runtime_context()
-    session = f"{context.get_worker_id()[:16]}-{uuid.uuid4().hex[:8]}"  # noqa: TID251 - a session's name is made once
+    session = f"{context.get_worker_id()[:16]}-{uuid.uuid4().hex[:8]}"
     client = Client(RayDirectory(app), RayTransport(), SystemClock(), settings or Settings(), session, seed=os.getpid())
     try:
         return await client.start()
@@ -180,9 +180,9 @@ def up(
 
 
 def _start_gateway(app: App, app_path: str, store: str, hosts: int, port: int) -> str:
-    from ray import serve  # noqa: PLC0415 - Serve is slow to import; only those who start it pay
+    from ray import serve
 
-    from remora.gateway.deployment import build  # noqa: PLC0415 - as above
+    from remora.gateway.deployment import build
 
     serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
     serve.run(build({"app": app_path, "store": store, "hosts": hosts}), name=app.name, route_prefix="/")
@@ -210,7 +210,7 @@ def down(record: ClusterRecord, report: Report = lambda _: None) -> None:
 
 
 def _stop_app(app: str) -> None:
-    from ray import serve  # noqa: PLC0415 - Serve is slow to import; only those who stop it pay
+    from ray import serve
 
     serve.delete(app)
     try:

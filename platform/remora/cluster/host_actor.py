@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,10 +15,10 @@ from remora.client import Client
 from remora.clock import SystemClock
 from remora.cluster.names import registry_name
 from remora.cluster.transport import RayDirectory, RayTransport, find_actor
+from remora.process import machine_identity, started_s
 from remora.runtime.host import Host
 from remora.sharding.table import HostRow
 from remora.storage.open import open_store
-from remora.storage.sqlite import machine_identity
 
 SWITCH_INTERVAL_S = 0.001
 """How long the loop may keep the interpreter lock from the commit thread (Python's default is 5 ms,
@@ -57,7 +56,13 @@ class HostActor:
         await store.open(app.name, app.settings.shards)
         context = ray.get_runtime_context()
         row = HostRow(
-            0, self._name, context.get_node_id(), machine_identity(), os.getpid(), started_s(os.getpid()), self._dedicated
+            0,
+            self._name,
+            context.get_node_id(),
+            machine_identity(),
+            os.getpid(),
+            started_s(os.getpid()),
+            self._dedicated,
         )
         client = Client(
             RayDirectory(app.name), RayTransport(), clock, app.settings, f"{self._name}/{context.get_worker_id()}"
@@ -87,7 +92,7 @@ class HostActor:
 
     async def platform_file(self) -> str:
         """Return where this process found the module ``platform``: the standard library's, always."""
-        import platform  # noqa: PLC0415 - what is asked is how the import resolves here
+        import platform
 
         return platform.__file__ or ""
 
@@ -110,13 +115,3 @@ def _end_process() -> None:
     """A fenced host owns nothing and must not answer from memory: the registry replaces it."""
     logging.shutdown()
     os._exit(3)
-
-
-def started_s(pid: int) -> float:
-    """Return when a process started, in seconds since boot; 0 if there is none of that pid."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0.0
-    fields = stat.rpartition(")")[2].split()
-    return int(fields[19]) / os.sysconf("SC_CLK_TCK")

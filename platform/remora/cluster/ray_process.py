@@ -29,6 +29,9 @@ SERVE_ENVIRONMENT: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""What this process started and has not stopped: Python warns of a handle dropped while its process runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class RayProcess:
@@ -95,7 +98,7 @@ def start_ray(cpus: int) -> RayProcess:
     Raises:
         ClusterUnreachable: Ray did not start; the message holds the end of its log.
     """
-    temp_dir = tempfile.mkdtemp(prefix="remora-", dir="/tmp")  # noqa: S108 - socket paths must stay under 108 bytes
+    temp_dir = tempfile.mkdtemp(prefix="remora-", dir="/tmp")
     gcs, dashboard, agent, metrics, client, agent_grpc = free_ports(6)
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats",
@@ -107,8 +110,14 @@ def start_ray(cpus: int) -> RayProcess:
     log = Path(temp_dir) / "ray-start.log"
     with log.open("wb") as out:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter, fixed arguments
-            command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment(), start_new_session=True
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment(),
+            start_new_session=True,
         )
+    _children[process.pid] = process
     started = RayProcess(process.pid, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", temp_dir)
     try:
         _wait_started(process, log)
@@ -119,13 +128,13 @@ def start_ray(cpus: int) -> RayProcess:
 
 
 def _wait_started(process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + START_S  # noqa: TID251 - waiting for an outside process
+    until = time.monotonic() + START_S
     while b"Ray runtime started" not in (text := log.read_bytes()):
-        if process.poll() is not None or time.monotonic() > until:  # noqa: TID251 - as above
+        if process.poll() is not None or time.monotonic() > until:
             tail = "\n".join(text.decode(errors="replace").splitlines()[-15:])
             msg = f"Ray did not start within {START_S:.0f} s. The end of its log:\n{tail}"
             raise ClusterUnreachable(msg)
-        time.sleep(0.05)  # noqa: TID251 - bounded wait for an outside process
+        time.sleep(0.05)
 
 
 def stop_ray(pid: int, temp_dir: str = "") -> None:
@@ -136,11 +145,14 @@ def stop_ray(pid: int, temp_dir: str = "") -> None:
         temp_dir: Its folder: processes that name it are the cluster's.
     """
     _signal(pid, signal.SIGTERM)
-    until = time.monotonic() + STOP_S  # noqa: TID251 - waiting for an outside process
-    while _alive(pid) and time.monotonic() < until:  # noqa: TID251 - as above
-        time.sleep(0.05)  # noqa: TID251 - bounded wait for an outside process
+    until = time.monotonic() + STOP_S
+    while _alive(pid) and time.monotonic() < until:
+        time.sleep(0.05)
     for left in {*_session(pid), *_naming(temp_dir)} - {os.getpid()}:
         _signal(left, signal.SIGKILL)
+    child = _children.pop(pid, None)
+    if child is not None:
+        child.wait()
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -149,9 +161,9 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _alive(pid: int) -> bool:
-    with contextlib.suppress(ChildProcessError):
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return False
+    child = _children.get(pid)
+    if child is not None:
+        return child.poll() is None
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

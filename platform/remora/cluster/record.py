@@ -69,7 +69,9 @@ def load(app: str | None = None) -> ClusterRecord:
     record = find(name) if name else None
     if record is None:
         what = f"app {app!r}" if app else "app"
-        msg = f"No running {what} is recorded in {folder()}: start one with `remora up MODULE:APP`, or give its address."
+        msg = (
+            f"No running {what} is recorded in {folder()}: start one with `remora up MODULE:APP`, or give its address."
+        )
         raise ClusterUnreachable(msg)
     return record
 

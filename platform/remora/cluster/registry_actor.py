@@ -16,14 +16,14 @@ from ray.exceptions import RayActorError, RayError
 
 from remora.app import App, load_app
 from remora.clock import SystemClock
-from remora.cluster.host_actor import HostActor, started_s
+from remora.cluster.host_actor import HostActor
 from remora.cluster.names import NAMESPACE, entity_name, host_name, slot_of
 from remora.cluster.transport import find_actor, ours
 from remora.errors import HostGone
+from remora.process import machine_identity, started_s
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow, encode_table
 from remora.storage.open import open_store
-from remora.storage.sqlite import machine_identity
 
 HOST_LABEL = "remora/entity-host"
 """Ray node label of nodes meant for hosts; where no node has it, any node will do."""
@@ -164,6 +164,7 @@ class RayHosts:
 
     async def statuses(self) -> list[dict[str, Any]]:
         """Return the counters of all hosts that answer in time."""
+
         async def one(name: str, handle: ActorHandle[Any]) -> dict[str, Any]:
             try:
                 async with asyncio.timeout(2.0):

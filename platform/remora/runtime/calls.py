@@ -90,4 +90,3 @@ class _TurnCaller:
 
         commit.waiters.append(release)
         await done
-

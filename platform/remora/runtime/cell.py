@@ -16,8 +16,17 @@ import msgspec
 from remora.contract import EntitySpec, HandlerSpec
 from remora.entity import Entity, Turn
 from remora.errors import (
-    DeadlineExceeded, HandlerFailed, InvalidInput, NotOwner, OutOfOrder, Overloaded, Rejected, RemoraError,
-    Stopped, TooOld, Unavailable,
+    DeadlineExceeded,
+    HandlerFailed,
+    InvalidInput,
+    NotOwner,
+    OutOfOrder,
+    Overloaded,
+    Rejected,
+    RemoraError,
+    Stopped,
+    TooOld,
+    Unavailable,
 )  # fmt: skip
 from remora.ids import made_at_ms
 from remora.lifecycle import Phase, step
@@ -86,13 +95,15 @@ class Cell:
         if self.phase is Phase.STOPPED:
             sink.answer(ask.n, ERROR, (self.reason or Stopped(f"{self.key} is stopped.")).encode())
             return
-        ordered = ask.seq and not ask.flags & SEND  # durable sends are checked as they run, against their watermark
-        if ordered:
+        lanes: dict[str, int] | None = None
+        if ask.seq and not ask.flags & SEND:  # durable sends are checked as they run, against their watermark
             lanes = self.lanes
             if lanes is None:
                 lanes = self.lanes = {}
             if ask.prev > lanes.get(ask.lane, 0):
-                error: RemoraError = OutOfOrder(f"{self.key} has not seen command {ask.prev} of this lane.", entity=self.key)
+                error: RemoraError = OutOfOrder(
+                    f"{self.key} has not seen command {ask.prev} of this lane.", entity=self.key
+                )
                 sink.answer(ask.n, ERROR, error.encode())
                 return
         if len(self.mailbox) >= self.spec.options.mailbox_max:
@@ -100,7 +111,7 @@ class Cell:
             error = Overloaded(msg, entity=self.key, command_id=ask.command_id, retry_after_s=0.05)
             sink.answer(ask.n, ERROR, error.encode())
             return
-        if ordered and ask.seq > lanes.get(ask.lane, 0):
+        if lanes is not None and ask.seq > lanes.get(ask.lane, 0):
             lanes[ask.lane] = ask.seq
         self.mailbox.append((ask, sink, deadline_s))
         if not self.pumping:
@@ -147,7 +158,12 @@ class Cell:
             return
         entity = self.entity
         turn = Turn(
-            ask.command_id, host.clock.now_ms(), not handler.is_query, host.turn_calls(self), (*ask.chain, self.key), deadline_s
+            ask.command_id,
+            host.clock.now_ms(),
+            not handler.is_query,
+            host.turn_calls(self),
+            (*ask.chain, self.key),
+            deadline_s,
         )
         image = None if handler.is_query else images.take(entity.state, deep=not self.spec.durable)
         entity._turn = turn  # noqa: SLF001 - the runtime's half of Entity
@@ -184,7 +200,9 @@ class Cell:
             self.task = self.turn = None
             if task.cancelled():
                 msg = f"{self.key}.{handler.name} did not end before its deadline; it left no effect."
-                self._failed(item, handler, turn, image, DeadlineExceeded(msg, entity=self.key, command_id=turn.command_id))
+                self._failed(
+                    item, handler, turn, image, DeadlineExceeded(msg, entity=self.key, command_id=turn.command_id)
+                )
             elif (failure := task.exception()) is not None:
                 self._failed(item, handler, turn, image, failure)
             else:
@@ -287,7 +305,9 @@ class Cell:
             turn.reminders.clear()
             failure.entity, failure.command_id = self.key, ask.command_id
             self._record(ask, sink, ERROR, failure.encode(), turn, None)
-        elif isinstance(failure, RemoraError) and (isinstance(failure, Rejected | DeadlineExceeded) or handler.is_query):
+        elif isinstance(failure, RemoraError) and (
+            isinstance(failure, Rejected | DeadlineExceeded) or handler.is_query
+        ):
             self.answer(sink, ask.n, ERROR, failure.encode())
         else:
             error = answer_for(failure, f"{self.key}.{handler.name}", ask.command_id)
@@ -427,7 +447,9 @@ def answer_for(failure: BaseException, where: str, command_id: str) -> RemoraErr
     everything else is the handler's failure.
     """
     if isinstance(failure, RemoraError) and failure.verdict.value != "reject":
-        return Unavailable(f"{where}: {failure.message}", command_id=command_id, retry_after_s=failure.retry_after_s or 0.05)
+        return Unavailable(
+            f"{where}: {failure.message}", command_id=command_id, retry_after_s=failure.retry_after_s or 0.05
+        )
     if isinstance(failure, RemoraError) and failure.code == "call_cycle":
         failure.command_id = command_id
         return failure

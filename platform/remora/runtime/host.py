@@ -20,7 +20,14 @@ from remora.clock import Clock
 from remora.contract import EntitySpec
 from remora.entity import Turn
 from remora.errors import (
-    CallCycle, Fenced, NotOwner, Overloaded, PayloadTooLarge, RemoraError, StoreUnavailable, UnknownEntity,
+    CallCycle,
+    Fenced,
+    NotOwner,
+    Overloaded,
+    PayloadTooLarge,
+    RemoraError,
+    StoreUnavailable,
+    UnknownEntity,
 )  # fmt: skip
 from remora.ids import check_entity_id
 from remora.journal import Store
@@ -79,7 +86,7 @@ class Host:
         self.settings = app.settings
         self.loop = asyncio.get_running_loop()
         self.log = logging.getLogger("remora.host")
-        self.rng = random.Random(seed)  # noqa: S311 - jitter, not a secret
+        self.rng = random.Random(seed)
         self.client = client
         self.incarnation = 0
         self.shards: dict[str, Shard] = {}
@@ -387,7 +394,13 @@ class Host:
 
     def why(self, key: str, cell: Cell | None) -> dict[str, Any]:
         """Return what an entity does or waits for, and for how long."""
-        about: dict[str, Any] = {"entity": key, "host": self.name, "node": self.row.node, "phase": "passive", "mailbox": 0}
+        about: dict[str, Any] = {
+            "entity": key,
+            "host": self.name,
+            "node": self.row.node,
+            "phase": "passive",
+            "mailbox": 0,
+        }
         if cell is None:
             return about
         now_s = self.clock.monotonic_s()
@@ -417,7 +430,9 @@ class Host:
                 for place, (name, data) in enumerate(events):
                     seq = row.seq - len(events) + place + 1
                     if seq > after and len(out) < limit:
-                        out.append({"seq": seq, "event": name, "data": data, "command_id": row.command_id, "at_ms": row.at})
+                        out.append(
+                            {"seq": seq, "event": name, "data": data, "command_id": row.command_id, "at_ms": row.at}
+                        )
             sink.answer(ask.n, VALUE, _json(out))
         except RemoraError as error:
             sink.answer(ask.n, ERROR, error.encode())
@@ -439,4 +454,3 @@ class Host:
             "outbox": self.outbox.pending,
             "delivered": self.outbox.delivered,
         }
-

@@ -8,7 +8,7 @@ copied at all when a journal can bring it back.
 from __future__ import annotations
 
 import copy
-import datetime
+import datetime as dt
 import decimal
 import uuid
 from typing import Any
@@ -18,7 +18,7 @@ from pydantic import BaseModel
 _PLAIN = frozenset(
     {
         int, float, str, bool, bytes, type(None), complex,
-        datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID,
+        dt.datetime, dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID,
     }
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Durable sends: kept with the command's commit, delivered after it, applied once.
 
 A send is an ask whose lane is the sending entity and whose number rises over the sender's life
-(entry number × 256 + place in the entry). The receiver applies a sender's numbers in order and
+(entry number times 256 + place in the entry). The receiver applies a sender's numbers in order and
 remembers the last one, so that a send may be repeated at will: after a crash, a move, a lost
 answer. A row leaves the store when all sends of its entry are answered.
 """
@@ -169,7 +169,18 @@ class Outbox:
             self.answered(row)
             return
         ask = Ask(
-            self._client.number(), kind, ident, method, args, "", FOREVER_S, row.entity, row.n * 256 + place + 1, 0, (), SEND
+            self._client.number(),
+            kind,
+            ident,
+            method,
+            args,
+            "",
+            FOREVER_S,
+            row.entity,
+            row.n * 256 + place + 1,
+            0,
+            (),
+            SEND,
         )
         delivery: Any = self._client.pending(spec, ask, float("inf"), None, Delivery)
         delivery.outbox, delivery.row = self, row

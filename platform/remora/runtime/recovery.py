@@ -79,8 +79,8 @@ class Recovery:
     def _one(self, cell: Cell, recovered: Recovered) -> None:
         try:
             rebuild(cell, recovered)
-        except Exception as error:  # noqa: BLE001 - whatever a row or an apply raises, only this entity is concerned
-            self._host.log.error("cannot recover %s: %r", cell.key, error)
+        except Exception as error:
+            self._host.log.exception("cannot recover %s", cell.key)
             cell.stop(Corrupt(f"{cell.key} cannot be recovered: {error}", entity=cell.key))
             return
         self.count += 1

@@ -103,20 +103,14 @@ def want_dedicated(table: Table, key: str) -> Plan:
     return Plan(_next(table, table.hosts, {**table.shards, **assign}), (), assign)
 
 
-def _assign(
-    table: Table, hosts: dict[int, HostRow], orphans: set[str], fence: tuple[int, ...], shards: int
-) -> Plan:
+def _assign(table: Table, hosts: dict[int, HostRow], orphans: set[str], fence: tuple[int, ...], shards: int) -> Plan:
     shared = {number: 0 for number, row in hosts.items() if not row.dedicated}
     own_actor = {row.dedicated: number for number, row in hosts.items() if row.dedicated}
     rows = dict(table.shards)
     for row in rows.values():
         if row.owner in shared:
             shared[row.owner] += 1
-    open_shared = [
-        name
-        for name in all_shards(shards)
-        if name not in rows or rows[name].owner == 0 or name in orphans
-    ]
+    open_shared = [name for name in all_shards(shards) if name not in rows or rows[name].owner == 0 or name in orphans]
     chosen: dict[str, int] = dict(allocate(open_shared, shared))
     for name, row in rows.items():
         if "/" in name and (name in orphans or row.owner == 0) and name in own_actor:

@@ -98,9 +98,7 @@ class MemoryStore:
     async def outbox(self, shards: Iterable[str], limit: int) -> list[OutboxRow]:
         """Read undelivered sends."""
         wanted = set(shards)
-        rows = sorted(
-            row[:4] for key, row in self._outbox.items() if row[2] in wanted and key not in self._parked
-        )
+        rows = sorted(row[:4] for key, row in self._outbox.items() if row[2] in wanted and key not in self._parked)
         return [OutboxRow(entity, n, sends.decode()) for entity, n, _, sends in rows[:limit]]
 
     async def outbox_counts(self) -> tuple[int, int]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import secrets
 import sqlite3
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +25,7 @@ import msgspec
 
 from remora.errors import Corrupt, Fenced, RemoraError, StoreMismatch, StoreUnavailable
 from remora.journal import Append, EventRow, OutboxRow, Recovered, ReminderRow
+from remora.process import machine_identity
 from remora.sharding.table import HostRow, ShardRow, Table
 
 T = TypeVar("T")
@@ -57,11 +58,6 @@ FROM want
 LEFT JOIN states s ON s.entity = want.entity
 LEFT JOIN marks m ON m.entity = want.entity
 """
-
-
-def machine_identity() -> str:
-    """Return what tells this machine from others for as long as it runs: its boot id."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _file_system_of(path: Path) -> str:
@@ -113,7 +109,9 @@ class SqliteStore:
                 self._connect()
                 self._migrate(app, shards)
         except (OSError, sqlite3.Error) as error:
-            msg = f"Cannot open the store {self.url}: {error}. Give a path that can be written and is a Remora database."
+            msg = (
+                f"Cannot open the store {self.url}: {error}. Give a path that can be written and is a Remora database."
+            )
             raise StoreMismatch(msg) from error
 
     def _connect(self) -> None:
@@ -146,7 +144,13 @@ class SqliteStore:
             script = file.read_text()
             self._write.executescript(f"BEGIN IMMEDIATE;{script};PRAGMA user_version={int(file.name[:4])};COMMIT;")
         with self._transaction():
-            for key, value in (("app", app), ("shards", str(shards)), ("store", str(uuid.uuid4())), ("term", "0"), ("version", "0")):  # noqa: E501, TID251 - a store's identity is made once
+            for key, value in (
+                ("app", app),
+                ("shards", str(shards)),
+                ("store", secrets.token_hex(16)),
+                ("term", "0"),
+                ("version", "0"),
+            ):
                 self._write.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
             meta = dict(self._write.execute("SELECT key, value FROM meta").fetchall())
             self._check_meta(meta, app, shards)
@@ -235,7 +239,11 @@ class SqliteStore:
     def _append(self, incarnation: int, append: Append) -> None:
         with self._turn_taken(), self._transaction():
             self._check_incarnation(incarnation)
-            self._many("INSERT INTO entries (entity, n, seq, events, command_id, verdict, reply, at) VALUES ", 8, append.entries)
+            self._many(
+                "INSERT INTO entries (entity, n, seq, events, command_id, verdict, reply, at) VALUES ",
+                8,
+                append.entries,
+            )
             self._many("INSERT OR REPLACE INTO states VALUES ", 4, list(append.states.values()))
             self._many("INSERT OR REPLACE INTO marks VALUES ", 3, list(append.marks.values()))
             self._many("INSERT INTO outbox (entity, n, shard, sends) VALUES ", 4, append.outbox)
@@ -400,6 +408,4 @@ class SqliteStore:
         with self._turn_taken(), self._transaction() as connection:
             self._check_incarnation(incarnation)
             for shard in shards:
-                connection.execute(
-                    "UPDATE shards SET owner = 0 WHERE shard = ? AND owner = ?", (shard, incarnation)
-                )
+                connection.execute("UPDATE shards SET owner = 0 WHERE shard = ? AND owner = ?", (shard, incarnation))

@@ -1,0 +1,24 @@
+"""Which machine and which process this is, as far as stores and registry need to know."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def machine_identity() -> str:
+    """Return what tells this machine from others for as long as it runs: its boot id."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def started_s(pid: int) -> float:
+    """Return when a process started, in seconds since boot; 0 if there is none of that pid.
+
+    With the pid it names one process for ever: pids are used again, not with the same start.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    fields = stat.rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
