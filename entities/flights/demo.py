@@ -30,6 +30,7 @@ from entities.flights.expected import Figures, expected
 from entities.flights.ranking import worst
 from entities.flights.replay import IN_FLIGHT, fly, read_back, report
 from entities.flights.table import Departure, count, departures
+from remora.cluster.names import entity_name
 from remora.sharding.hashing import shard_of
 
 if TYPE_CHECKING:
@@ -218,11 +219,13 @@ async def run(record: ClusterRecord, rows: int, speed: float, *, kill: bool) -> 
 
 def show_where(record: ClusterRecord) -> None:
     """Print what to look at."""
-    console.print(
-        f"HTTP      {record.gateway_url}/v1/airport/JFK   {record.gateway_url}/v1/aircraft/N14228/events\n"
-        f"API docs  {record.gateway_url}/docs\n"
-        f"Ray       {record.dashboard_url}   (ray list actors: remora/flights/entity/board/{BOARD_ID})"
+    lines = (
+        f"HTTP      {record.gateway_url}/v1/airport/JFK  and  {record.gateway_url}/v1/aircraft/N14228/events",
+        f"API docs  {record.gateway_url}/docs",
+        f"Ray       {record.dashboard_url}  (ray list actors: {entity_name('flights', f'board/{BOARD_ID}')})",
     )
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -236,12 +239,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--store", default=None, help="store URL (default: .remora/flights.db in this folder)")
     parser.add_argument("--no-kill", action="store_true", help="leave all hosts alive")
     options = parser.parse_args(arguments)
-    from remora.cluster import bootstrap
+    from remora import operations
 
     rows = min(options.rows or count(), count())
     try:
         with console.status("") as status:
-            record = bootstrap.up(
+            record = operations.up(
                 APP_PATH, store=options.store, hosts=max(options.hosts, 2), port=options.port,
                 report=status.update,
             )  # fmt: skip
@@ -265,7 +268,7 @@ def main(arguments: list[str] | None = None) -> int:
         return code
     finally:
         with console.status("stopping"):
-            bootstrap.down(record)
+            operations.down(record)
 
 
 if __name__ == "__main__":

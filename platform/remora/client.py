@@ -23,7 +23,7 @@ from remora.clock import Clock
 from remora.contract import EntitySpec, HandlerSpec
 from remora.errors import DeadlineExceeded, HostGone, Overloaded, PayloadTooLarge, RemoraError, Verdict, decode_error
 from remora.ids import CommandIds, check_command_id, check_entity_id
-from remora.messages import ERROR, REPEATED, REPEATED_ERROR, STALE, VALUE, Ask
+from remora.messages import ERROR, FIRST, REPEATED, REPEATED_ERROR, STALE, VALUE, Ask
 from remora.reference import Reference
 from remora.settings import Settings
 from remora.sharding.hashing import entity_key, shard_of
@@ -157,7 +157,7 @@ class Client:
         for channel in self._channels.values():
             await channel.close()
         for pending in list(self._open.values()):
-            self._finish(pending)
+            self.withdraw(pending)
             pending.fail(
                 HostGone("The client was closed while this command was under way.", command_id=pending.ask.command_id)
             )
@@ -230,8 +230,9 @@ class Client:
         future: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         wait_s = spec.options.deadline_s if deadline_s is None else deadline_s
         ask = Ask(
-            self.number(), spec.type, entity_id, name, args, identity, wait_s, "", 0, 0, chain, STALE if stale else 0
-        )
+            self.number(), spec.type, entity_id, name, args, identity, wait_s, "", 0, 0, chain,
+            (STALE if stale else 0) | (FIRST if command_id is None else 0),
+        )  # fmt: skip
         if lane and not query:
             ask.lane, ask.seq = self.session, ask.n
         pending = self.pending(spec, ask, self._clock.monotonic_s() + wait_s, future)
@@ -240,7 +241,7 @@ class Client:
             verdict, payload = await future
         finally:
             if not future.done() or future.cancelled():
-                self._finish(pending)
+                self.withdraw(pending)
         if verdict in {REPEATED, REPEATED_ERROR}:
             self.repeated += 1
         if verdict in {ERROR, REPEATED_ERROR}:
@@ -288,6 +289,10 @@ class Client:
                 lane.waiting += 1
                 return
         self._route(pending)
+
+    def withdraw(self, pending: Pending) -> None:
+        """Expect no answer any more and send it no more."""
+        self._finish(pending)
 
     # -- routing ---------------------------------------------------------------------------------
 
@@ -389,6 +394,7 @@ class Client:
         self.retries += 1
         del self._open[pending.n]
         pending.n = pending.ask.n = self.number()
+        pending.ask.flags &= ~FIRST
         pending.ask.ttl_s = max(pending.deadline_s - self._clock.monotonic_s(), 0.001)
         self._open[pending.n] = pending
 

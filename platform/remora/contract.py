@@ -14,11 +14,20 @@ import types
 import typing
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 from pydantic_core import PydanticSerializationError, to_json
 
 from remora.errors import ContractError, InvalidArgument, UnknownCommand
@@ -28,8 +37,15 @@ from remora.options import EntityOptions
 Kind = Literal["event_sourced", "durable", "transient"]
 Model = type[BaseModel]
 
-REFERENCE_NAMES = frozenset({"with_options", "why", "history", "snapshot"})
-"""Names every reference has; no command or query may take them."""
+REFERENCE_NAMES = frozenset({"with_options", "why", "history", "snapshot", "events"})
+"""Names every reference or every entity's URL has; no command or query may take them."""
+_ENTITY_NAMES = frozenset(
+    {
+        "id", "state", "options", "now", "ref", "emit", "apply", "send", "remind", "cancel_reminder", "on_reminder",
+        "passivate",
+    }
+)  # fmt: skip
+"""What an entity has of its own: a command of that name would hide it, or be hidden by it."""
 _EFFECTS = frozenset({"emit", "send", "remind", "cancel_reminder"})
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64")
 _INT64 = range(-(2**63), 2**63)
@@ -87,7 +103,8 @@ class HandlerSpec:
         self.doc = inspect.getdoc(handler.fn) or ""
         self._validate = self.args_model.__pydantic_validator__.validate_json
         self._check_reply = self.reply.validator.validate_python
-        self._write_reply = self.reply.serializer.to_json
+        # by_alias: as a caller, and `read_reply`, give and take it.
+        self._write_reply = partial(self.reply.serializer.to_json, by_alias=True)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """Return a call's arguments as JSON, without judging their values.
@@ -274,6 +291,23 @@ class EntitySpec:
             raise UnknownCommand(msg)
         return found
 
+    def write_state(self, state: BaseModel) -> bytes:
+        """Return a state as JSON that is proven to be readable.
+
+        Reading it back costs less than writing it, and is the only proof that what is acknowledged
+        now can be recovered: assignments to a model's fields are not validated.
+
+        Raises:
+            TypeError: It is no state of this type.
+            ValidationError: It cannot be read back (a value of a wrong type, NaN, an infinity).
+        """
+        if type(state) is not self.state_type:
+            msg = f"the state of {self.cls.__name__} is {self.state_type.__name__}, not {type(state).__name__}"
+            raise TypeError(msg)
+        data = state.__pydantic_serializer__.to_json(state, by_alias=True, round_trip=True, warnings=False)
+        state.__pydantic_validator__.validate_json(data)
+        return data
+
     def _handler(self, name: str, handler: Handler) -> HandlerSpec:
         where = f"{self.cls.__name__}.{name}"
         try:
@@ -302,12 +336,16 @@ def build_spec(cls: type, kind: Kind, namespace: Mapping[str, Any]) -> EntitySpe
     state = _state_type(cls, parameters)
     events = _event_types(cls, parameters[1]) if kind == "event_sourced" else {}
     handlers = _handlers(cls)
+    for name, handler in handlers.items():
+        _check_handler(cls, name, handler, events, kind)
     options = getattr(cls, "options", None)
     if not isinstance(options, EntityOptions):
         msg = f"{cls.__name__}.options must be an EntityOptions, not {type(options).__name__}."
         raise ContractError(msg)
-    for name, handler in handlers.items():
-        _check_handler(cls, name, handler, events, kind)
+    if kind != "transient":
+        _check_reminder(cls)
+        for model in (state, *events.values()):
+            _check_names(model)
     spec = EntitySpec(cls, kind, snake_case(cls.__name__), state, events, options, handlers, namespace)
     try:
         _ = spec.handlers
@@ -337,10 +375,40 @@ def _state_type(cls: type, parameters: tuple[Any, ...]) -> type[BaseModel]:
     try:
         state()
     except ValidationError as error:
-        missing = ", ".join(str(finding["loc"][0]) for finding in error.errors())
-        msg = f"A new {cls.__name__} starts with {state.__name__}(): give {missing} a default."
+        missing = ", ".join(str(finding["loc"][0]) for finding in error.errors() if finding["loc"])
+        msg = f"A new {cls.__name__} starts with {state.__name__}(): give {missing or 'every field'} a default."
+        raise ContractError(msg) from error
+    except Exception as error:
+        msg = (
+            f"A new {cls.__name__} starts with {state.__name__}(), which raised {error!r}: give every field a default."
+        )
         raise ContractError(msg) from error
     return state
+
+
+def _check_reminder(cls: type) -> None:
+    fn = cls.on_reminder  # type: ignore[attr-defined]  # both journaled kinds have it
+    if not inspect.iscoroutinefunction(fn) or list(inspect.signature(fn).parameters)[1:] != ["name"]:
+        msg = f"{cls.__name__}.on_reminder: write `async def on_reminder(self, name: str) -> None`."
+        raise ContractError(msg)
+
+
+def _check_names(model: type[BaseModel]) -> None:
+    """Refuse a model whose written form would not be read back: its data would be lost in silence."""
+    by_name = model.model_config.get("populate_by_name") or model.model_config.get("validate_by_name")
+    for name, info in model.model_fields.items():
+        where = f"{model.__name__}.{name}"
+        if info.exclude:
+            msg = f"{where} is excluded from what is written, and lost with the next recovery: remove exclude=True."
+            raise ContractError(msg)
+        written = info.serialization_alias or name
+        alias = info.validation_alias
+        read = set(alias.choices if isinstance(alias, AliasChoices) else [alias or name]) | (
+            {name} if by_name else set()
+        )
+        if written not in read:
+            msg = f"{where} is written as {written!r} and not read under that name: give it one alias for both ways."
+            raise ContractError(msg)
 
 
 def _event_types(cls: type, declared: Any) -> dict[str, type[BaseModel]]:  # noqa: ANN401 - whatever was written in the brackets
@@ -374,6 +442,9 @@ def _check_handler(cls: type, name: str, handler: Handler, events: Mapping[str, 
     fn = handler.fn
     if name in REFERENCE_NAMES or name.startswith("_"):
         msg = f"{where}: {name!r} is a name that references keep for themselves: choose another."
+        raise ContractError(msg)
+    if name in _ENTITY_NAMES:
+        msg = f"{where}: {name!r} is a name that every entity has already: choose another."
         raise ContractError(msg)
     if not inspect.iscoroutinefunction(fn):
         msg = f"{where} must be async: write `async def {name}(…)`."

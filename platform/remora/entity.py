@@ -28,6 +28,8 @@ from remora.options import EntityOptions
 if TYPE_CHECKING:
     from remora.contract import HandlerSpec
 
+REMINDER_NAME_MAX = 100
+"""Longest name of a reminder, in characters."""
 SENDS_MAX = 255
 """Durable sends one command may make: an entry numbers them in one byte."""
 
@@ -44,11 +46,20 @@ class Event(BaseModel):
     )
     __remora_event__: ClassVar[str] = "Event"
 
+    def __init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None:  # noqa: ANN401 - pydantic's own
+        """Give the class its stable name."""
+        super().__init_subclass__(**kwargs)
+        stable = name or cls.__name__
+        if not stable.isprintable() or not stable.strip() or '"' in stable or "\\" in stable:
+            msg = f"{cls.__name__}: {stable!r} cannot be the name of an event: use printable text without quotes and backslashes."
+            raise ContractError(msg)
+        cls.__remora_event__ = stable
+
     @classmethod
     def __pydantic_init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None:  # noqa: ANN401 - pydantic's own
-        """Give the class its stable name."""
+        """Take the class keyword that ``__init_subclass__`` has seen already."""
+        del name
         super().__pydantic_init_subclass__(**kwargs)
-        cls.__remora_event__ = name or cls.__name__
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -94,6 +105,8 @@ class Turn:
     reminders: list[tuple[str, int | None]] = field(default_factory=list)
     """(name, due in milliseconds), due None cancels"""
     passivate: bool = False
+    spoiled: BaseException | None = None
+    """What ``apply`` raised: the handler has failed, whether or not it catches that."""
 
     @property
     def changed(self) -> bool:
@@ -191,6 +204,13 @@ def _only_on_references(entity: Entity[Any], name: str) -> ContractError:
     return ContractError(f"{name} belongs to references: use client.ref({type(entity).__name__}, id).{name}.")
 
 
+def _check_reminder_name(name: str) -> str:
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= REMINDER_NAME_MAX:
+        msg = f"A reminder's name is printable text of 1 to {REMINDER_NAME_MAX} characters, not {name!r}."
+        raise ContractError(msg)
+    return name
+
+
 class _Journaled(Entity[S], abstract=True):
     """What both kinds that are kept in the journal share."""
 
@@ -235,6 +255,7 @@ class _Journaled(Entity[S], abstract=True):
             after: How long from now, as timedelta or seconds.
         """
         turn = self._in_command()
+        _check_reminder_name(name)
         seconds = after.total_seconds() if isinstance(after, timedelta) else float(after)
         if not 0 <= seconds < 10**9:
             msg = f"remind({name!r}): after must be between 0 and 10**9 seconds, not {seconds!r}."
@@ -243,7 +264,7 @@ class _Journaled(Entity[S], abstract=True):
 
     def cancel_reminder(self, name: str) -> None:
         """Cancel a durable timer; one that does not exist is no error."""
-        self._in_command().reminders.append((name, None))
+        self._in_command().reminders.append((_check_reminder_name(name), None))
 
     async def on_reminder(self, name: str) -> None:
         """Handle a due reminder; runs as a command. Override it to use ``remind``."""
@@ -269,8 +290,14 @@ class EventSourced(_Journaled[S], Generic[S, E], abstract=True):
             msg = f"{spec.cls.__name__} emitted {type(event).__name__}, which its class does not declare as an event."
             raise ContractError(msg)
         # Written before apply: what apply does with the event's parts cannot change what is recorded.
-        turn.events.append((event.__remora_event__, event.__pydantic_serializer__.to_json(event)))
-        self.apply(event)
+        turn.events.append(
+            (event.__remora_event__, event.__pydantic_serializer__.to_json(event, by_alias=True, round_trip=True))
+        )
+        try:
+            self.apply(event)
+        except BaseException as error:
+            turn.spoiled = error
+            raise
 
     def apply(self, event: E) -> None:
         """Say what ``event`` does to ``self.state``. Override it."""

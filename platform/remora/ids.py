@@ -93,8 +93,11 @@ def _base32(value: int, digits: int) -> str:
     return "".join(reversed(out))
 
 
+_PAIRS = [_base32(value, 2) for value in range(1024)]
+
+
 class CommandIds:
-    """Makes time-ordered command ids: ``r`` + milliseconds + ``-`` + 80 random bits.
+    """Makes time-ordered command ids: ``r`` + milliseconds + ``-`` + 60 random bits + a count of 20 bits.
 
     The layout follows UUIDv7 (RFC 9562 §5.7): ids sort by the time they were made, which lets an
     entity refuse an id older than its window without having kept it.
@@ -107,15 +110,20 @@ class CommandIds:
     def __init__(self, now_ms: Callable[[], int], entropy: Callable[[int], bytes] = os.urandom) -> None:
         self._now_ms = now_ms
         self._entropy = entropy
-        self._session = ""
+        self._random = ""
         self._count = 0
+        self._at_ms = -1
+        self._time = ""
 
     def next(self) -> str:
         """Return a new id."""
-        if self._count & 0xFFFF == 0:
-            self._session = _base32(int.from_bytes(self._entropy(8), "big") >> 4, 12)
-        self._count += 1
-        return f"r{_base32(self._now_ms(), 10)}-{self._session}{_base32(self._count & 0xFFFF, 4)}"
+        count = self._count = (self._count + 1) & 0xFFFFF
+        if count == 1 or not self._random:
+            self._random = _base32(int.from_bytes(self._entropy(8), "big") >> 4, 12)
+        at_ms = self._now_ms()
+        if at_ms != self._at_ms:
+            self._at_ms, self._time = at_ms, f"r{_base32(at_ms, 10)}-"
+        return f"{self._time}{self._random}{_PAIRS[count >> 10]}{_PAIRS[count & 0x3FF]}"
 
 
 def made_at_ms(command_id: str) -> int | None:

@@ -87,6 +87,7 @@ class LocalPlatform:
         """Lose a host with everything in its memory, as a killed process would; it is replaced."""
         host = self.hosts.pop(name)
         host.abandon()
+        await host.client.close()
         await self.registry.gone([host.incarnation])
 
     # -- as Directory and Transport of clients, as Hosts of the registry --------------------------------

@@ -23,6 +23,8 @@ SEND = 2
 """Flag: a durable send; the receiver recognises repeats by lane and number."""
 REMINDER = 4
 """Flag: a due reminder of the entity itself."""
+FIRST = 8
+"""Flag: this id was made for this very ask, which was never sent before, so it cannot be a repeat."""
 ADMITTED = SEND | REMINDER
 """Flags of asks that the platform owes: never refused by admission of new work."""
 

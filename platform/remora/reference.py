@@ -12,6 +12,7 @@ import msgspec
 
 from remora.contract import EntitySpec, HandlerSpec
 from remora.errors import InvalidArgument, UnknownCommand
+from remora.ids import check_command_id
 
 HISTORY_LIMIT_MAX = 1000
 """Events one ``history`` call returns at most."""
@@ -68,9 +69,8 @@ class Reference:
         if deadline_s is not None and not 0 < deadline_s <= 86_400:  # noqa: PLR2004 - a day
             msg = f"deadline_s must be above 0 and at most 86400 seconds, not {deadline_s!r}."
             raise InvalidArgument(msg)
-        return Reference(
-            self._caller, self._spec, self.id, command_id or self._command_id, deadline_s or self._deadline_s, stale
-        )
+        identity = self._command_id if command_id is None else check_command_id(command_id)
+        return Reference(self._caller, self._spec, self.id, identity, deadline_s or self._deadline_s, stale)
 
     async def why(self) -> dict[str, Any]:
         """Return what the entity does or waits for."""

@@ -91,6 +91,13 @@ def decide(
                 return Decision(rule.then)
             if rule.directive is not Directive.RESTART:
                 return Decision(rule.directive)
-            pause = min(rule.backoff_max_s, rule.backoff_min_s * rule.factor ** max(0, recent - 1))
-            return Decision(Directive.RESTART, pause * (1 - rule.jitter * rng.random()))
+            return Decision(Directive.RESTART, _pause_s(rule, recent) * (1 - rule.jitter * rng.random()))
     return Decision(Directive.RESTART)
+
+
+def _pause_s(rule: Rule, failures: int) -> float:
+    try:
+        grown = rule.backoff_min_s * rule.factor ** max(0, failures - 1)
+    except OverflowError:  # far beyond any maximum
+        return rule.backoff_max_s
+    return min(rule.backoff_max_s, grown)

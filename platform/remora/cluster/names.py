@@ -16,7 +16,12 @@ def registry_name(app: str) -> str:
 
 def host_name(app: str, slot: int, life: str) -> str:
     """Return the name of a shared host: its slot, and which life of the slot it is."""
-    return f"remora/{app}/host/{slot}/{life}"
+    return f"{host_prefix(app)}{slot}/{life}"
+
+
+def host_prefix(app: str) -> str:
+    """Return what the names of an app's shared hosts begin with, and of nothing else."""
+    return f"remora/{app}/host/"
 
 
 def entity_name(app: str, key: str) -> str:

@@ -27,6 +27,8 @@ SERVE_ENVIRONMENT: Mapping[str, str] = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray gives workers a niceness of 15, meant for batch work beside a user's own: hosts are the service.
+    "RAY_worker_niceness": "0",
 }
 
 _children: dict[int, subprocess.Popen[bytes]] = {}

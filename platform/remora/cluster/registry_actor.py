@@ -7,19 +7,22 @@ import itertools
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
+from ray.util import list_named_actors
 
 from remora.app import App, load_app
 from remora.clock import SystemClock
 from remora.cluster.host_actor import HostActor
-from remora.cluster.names import NAMESPACE, entity_name, host_name, slot_of
+from remora.cluster.names import NAMESPACE, entity_name, host_name, host_prefix, slot_of
 from remora.cluster.transport import find_actor, ours
-from remora.errors import HostGone
+from remora.errors import HostGone, StoreMismatch
 from remora.process import machine_identity, started_s
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow, encode_table
@@ -43,25 +46,49 @@ class RayHosts:
         self._handles: dict[str, ActorHandle[Any]] = {}
         self._watches: set[asyncio.Task[None]] = set()
         self._dedicating: dict[str, asyncio.Task[None]] = {}
+        self._slots: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._lives = itertools.count(1)
         self.term = 0
         self.registry: Registry
 
     async def attach(self, rows: Sequence[HostRow]) -> list[HostRow]:
         """Find hosts of an earlier registry process again; return those that are gone."""
-        lost = []
-        for row in rows:
+
+        async def stands(row: HostRow) -> bool:
             try:
-                self._handles[row.name] = await find_actor(row.name)
-                current: HostRow = await self._handles[row.name].start.remote()
-            except (HostGone, RayError):
-                lost.append(row)
-                continue
-            if current.incarnation == row.incarnation:
+                async with asyncio.timeout(TELL_S):
+                    handle = self._handles[row.name] = await find_actor(row.name)
+                    current: HostRow = await handle.start.remote()
+            except (HostGone, RayError, TimeoutError):
+                return False
+            return current.incarnation == row.incarnation
+
+        # All at once: a frozen one answers only when the end of its lease has had it killed.
+        standing = await asyncio.gather(*map(stands, rows))
+        for row, stood in zip(rows, standing, strict=True):
+            if stood:
                 self._begin_watch(row)
-            else:
-                lost.append(row)
-        return lost
+        return [row for row, stood in zip(rows, standing, strict=True) if not stood]
+
+    async def kill_strays(self, rows: Sequence[HostRow]) -> None:
+        """End hosts that an earlier registry process began to start and never entered in the table."""
+        for name in await self._actors(host_prefix(self._app.name)) - {row.name for row in rows}:
+            await self._kill_actor(name)
+
+    async def fill(self, slots: Iterable[int]) -> None:
+        """Start shared hosts in those slots that have none; those started together share evenly."""
+        async with AsyncExitStack() as locked:
+            for slot in sorted(slots):
+                await locked.enter_async_context(self._slots[slot])
+            taken = {slot_of(row.name) for row in self.registry.current.hosts.values() if not row.dedicated}
+            wanted = sorted(set(slots) - taken)
+            created = await asyncio.gather(*(self.create(slot) for slot in wanted), return_exceptions=True)
+            rows = [row for row in created if isinstance(row, HostRow)]
+            if rows:
+                await self.registry.joined(rows)
+            for failed in created:
+                if isinstance(failed, BaseException):
+                    raise failed
 
     async def create(self, slot: int) -> HostRow:
         """Start a shared host in a slot."""
@@ -86,6 +113,11 @@ class RayHosts:
         self._handles[name] = handle
         self._begin_watch(row)
         return row
+
+    def stop_watching(self) -> None:
+        """Take no more notice of hosts' deaths."""
+        for task in list(self._watches):
+            task.cancel()
 
     def _begin_watch(self, row: HostRow) -> None:
         task = asyncio.get_running_loop().create_task(self._watch(row))
@@ -124,7 +156,7 @@ class RayHosts:
 
     async def replace(self, host: HostRow) -> None:
         """See Hosts."""
-        await self.registry.joined([await self.create(slot_of(host.name))])
+        await self.fill([slot_of(host.name)])
 
     async def dedicate(self, key: str) -> None:
         """See Hosts."""
@@ -155,12 +187,21 @@ class RayHosts:
 
     async def stop_all(self) -> None:
         """Stop every host for good."""
-        for task in list(self._watches):
-            task.cancel()
-        for row in self.registry.current.hosts.values():
-            handle = self._handles.pop(row.name, None)
-            if handle is not None:
-                ray.kill(handle, no_restart=True)
+        # By name and not by the table: those that are just being started are not in it.
+        for prefix in (host_prefix(self._app.name), entity_name(self._app.name, "")):
+            for name in await self._actors(prefix):
+                await self._kill_actor(name)
+
+    async def _actors(self, prefix: str) -> set[str]:
+        named: list[dict[str, str]] = await asyncio.to_thread(list_named_actors, all_namespaces=True)
+        return {one["name"] for one in named if one["namespace"] == NAMESPACE and one["name"].startswith(prefix)}
+
+    async def _kill_actor(self, name: str) -> None:
+        self._handles.pop(name, None)
+        try:
+            ray.kill(await find_actor(name), no_restart=True)
+        except (HostGone, RayError) as error:
+            logging.getLogger("remora.registry").info("%s was gone before it was ended: %s", name, error)
 
     async def statuses(self) -> list[dict[str, Any]]:
         """Return the counters of all hosts that answer in time."""
@@ -186,17 +227,44 @@ class RegistryActor:
         self._registry: Registry | None = None
         self._hosts: RayHosts
         self._starting = asyncio.Lock()
+        self._started = False
 
-    async def start(self) -> None:
-        """Lead, find or start the hosts; returns when every shard has an owner."""
+    async def start(self, store: str = "") -> None:
+        """Lead, find or start the hosts; returns when every shard has an owner.
+
+        Args:
+            store: The store that the caller means; empty if it does not care.
+
+        Raises:
+            StartError: Something keeps it from starting, or the app runs on another store.
+        """
+        if store and store != self._store_url:
+            msg = f"The app of {self._app_path} runs in this Ray cluster already, on another store: stop it first."
+            raise StoreMismatch(msg)
         async with self._starting:
-            if self._registry is None:
-                self._registry = await self._start()
+            if self._started:
+                return
+            try:
+                await self._start()
+            except BaseException:
+                await self._undo()
+                raise
+            self._started = True
 
-    async def _start(self) -> Registry:
+    async def _undo(self) -> None:
+        """Forget a start that failed half way: the next call begins anew and finds what stands."""
+        registry, self._registry = self._registry, None
+        if registry is not None:
+            self._hosts.stop_watching()
+            await registry.close()
+
+    async def _start(self) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
         app = load_app(self._app_path)
         store = open_store(self._store_url)
+        if store.url.startswith("memory:"):
+            msg = "memory:// holds state in one process, and hosts are several: use sqlite:///PATH, or remora.local without Ray."
+            raise StoreMismatch(msg)
         await store.open(app.name, app.settings.shards)
         hosts = self._hosts = RayHosts(app, self._app_path, store.url)
         registry = hosts.registry = Registry(app, store, hosts, SystemClock())
@@ -204,17 +272,14 @@ class RegistryActor:
         hosts.term = registry.term
         # Clients of this process must find it answering while hosts start: hosts are clients too.
         self._registry = registry
+        await hosts.kill_strays(list(table.hosts.values()))
         lost = await hosts.attach(list(table.hosts.values()))
         for row in lost:
             await hosts.kill(row)
         await registry.gone([row.incarnation for row in lost], replace=False)
-        taken = {slot_of(row.name) for row in registry.current.hosts.values() if not row.dedicated}
-        wanted = [slot for slot in range(1, self._hosts_wanted + 1) if slot not in taken]
-        if wanted:
-            await registry.joined(list(await asyncio.gather(*(hosts.create(slot) for slot in wanted))))
+        await hosts.fill(range(1, self._hosts_wanted + 1))
         for key in registry.unplaced():
             await hosts.dedicate(key)
-        return registry
 
     async def _ready(self) -> Registry:
         if self._registry is None:
@@ -245,6 +310,8 @@ class RegistryActor:
 
     async def stop(self) -> None:
         """Stop the hosts; what was acknowledged is in the store."""
-        registry = await self._ready()
-        await registry.close()
-        await self._hosts.stop_all()
+        if self._registry is not None:
+            self._hosts.stop_watching()
+            await self._registry.close()
+        # Also those that an earlier process of this registry started, and when this one could not start.
+        await RayHosts(load_app(self._app_path), self._app_path, self._store_url).stop_all()

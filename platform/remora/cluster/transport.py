@@ -26,7 +26,13 @@ def ours(error: Exception, what: str) -> RemoraError:
     """
     if isinstance(error, RayTaskError) and isinstance(error.cause, RemoraError):
         return error.cause
-    return HostGone(f"{what} does not answer: {type(error).__name__}: {str(error).splitlines()[0]}")
+    return HostGone(f"{what} does not answer: {first_line(error)}")
+
+
+def first_line(error: Exception) -> str:
+    """Return what went wrong in one line: Ray's messages have many, a timeout's has none."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 class RayTransport:

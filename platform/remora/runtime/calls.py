@@ -62,6 +62,8 @@ class _TurnCaller:
         if key in turn.chain:
             raise CallCycle(cycle_message((*turn.chain, key)), entity=key)
         turn.ordinal += 1
+        # The caller's key too: the ids of commands are unique per entity, not among callers.
+        call_id = f"{turn.chain[-1]}:{turn.command_id}/{turn.ordinal}" if command_id is None else command_id
         await self._committed()
         left_s = turn.deadline_s - host.clock.monotonic_s()
         if left_s <= 0:
@@ -69,7 +71,7 @@ class _TurnCaller:
             raise DeadlineExceeded(msg, entity=key, command_id=turn.command_id)
         return await host.client.call(
             spec, method, entity_id, args,
-            command_id=command_id or f"{turn.command_id}/{turn.ordinal}",
+            command_id=call_id,
             deadline_s=min(left_s, deadline_s or left_s), stale=stale, lane=False, chain=turn.chain,
         )  # fmt: skip
 

@@ -16,21 +16,24 @@ import msgspec
 from remora.contract import EntitySpec, HandlerSpec
 from remora.entity import Entity, Turn
 from remora.errors import (
+    CallCycle,
     DeadlineExceeded,
     HandlerFailed,
     InvalidInput,
     NotOwner,
     OutOfOrder,
     Overloaded,
+    PayloadTooLarge,
     Rejected,
     RemoraError,
     Stopped,
     TooOld,
     Unavailable,
+    Verdict,
 )  # fmt: skip
 from remora.ids import made_at_ms
 from remora.lifecycle import Phase, step
-from remora.messages import ERROR, REMINDER, REPEATED, SEND, STALE, VALUE, Ask
+from remora.messages import ERROR, FIRST, REMINDER, REPEATED, SEND, STALE, VALUE, Ask
 from remora.runtime import image as images
 from remora.runtime.committer import Commit, Sink
 from remora.supervision import Decision, Directive, decide
@@ -43,6 +46,8 @@ _json = msgspec.json.Encoder().encode
 _OK = b"null"
 _PUMP_MAX = 128
 """Handlers run in one go before the loop gets its turn."""
+GRACE_S = 0.5
+"""Seconds a handler has to end once it was cancelled at its deadline; then the entity goes on without it."""
 
 Item = tuple[Ask, Sink, float]
 """(ask, where its answer goes, deadline in seconds)"""
@@ -52,7 +57,7 @@ class Cell:
     """One activation of an entity on this host."""
 
     __slots__ = (
-        "busy_since_s", "commit", "entity", "failures_s", "host", "id", "key", "lanes", "last_used_s", "mailbox",
+        "busy_since_s", "commit", "entity", "failures_s", "forgot_ms", "host", "id", "key", "lanes", "last_used_s", "mailbox",
         "marks", "marks_n", "n", "phase", "pumping", "reason", "seq", "shard", "snapshot_n", "spec", "task", "turn",
         "window",
     )  # fmt: skip
@@ -78,6 +83,8 @@ class Cell:
         """Last accepted number per lane."""
         self.window: dict[str, tuple[int, bytes, int]] = {}
         """Recorded answers: command id → (verdict, payload, wall clock in ms), oldest first."""
+        self.forgot_ms = 0
+        """When the newest command that the window does not hold any more was applied; 0 while it holds all."""
         self.commit: Commit | None = None
         """The commit that holds its latest entry."""
         self.task: asyncio.Task[Any] | None = None
@@ -127,9 +134,25 @@ class Cell:
                     self.host.loop.call_soon(self.pump)
                     return
                 count += 1
-                self._run(self.mailbox.popleft())
+                item = self.mailbox.popleft()
+                try:
+                    self._run(item)
+                except Exception as failure:  # noqa: BLE001 - what it raised outside of its handler concerns this entity alone
+                    self._broke(item, failure)
         finally:
             self.pumping = False
+
+    def _broke(self, item: Item, failure: Exception) -> None:
+        """The entity's own code raised around a handler (a validator, a copy): start over from the journal."""
+        ask, sink, _ = item
+        self.host.log_failure(self, ask.method, failure)
+        error = HandlerFailed(
+            f"{self.key}.{ask.method} raised {type(failure).__name__}: {failure}",
+            entity=self.key,
+            command_id=ask.command_id,
+        )
+        self.answer(sink, ask.n, ERROR, error.encode())
+        self.restart()
 
     # -- running one -------------------------------------------------------------------------------
 
@@ -156,9 +179,14 @@ class Cell:
             msg = f"{host.name} renews its lease; until then it answers no query from memory."
             sink.answer(ask.n, ERROR, Unavailable(msg, entity=self.key, retry_after_s=0.02).encode())
             return
+        command_id = ask.command_id
+        if ask.flags & SEND:  # the send waits for ever, each try to run it does not
+            command_id = f"{ask.lane}>{ask.seq}"
+            deadline_s = now_s + self.spec.options.deadline_s
+            item = (ask, sink, deadline_s)
         entity = self.entity
         turn = Turn(
-            ask.command_id,
+            command_id,
             host.clock.now_ms(),
             not handler.is_query,
             host.turn_calls(self),
@@ -175,7 +203,7 @@ class Cell:
             coroutine.send(None)
         except StopIteration as stop:
             self._complete(item, handler, turn, image, stop.value)
-        except (Exception, SystemExit) as failure:  # noqa: BLE001 - supervision decides about every failure
+        except (Exception, SystemExit, asyncio.CancelledError) as failure:  # noqa: BLE001 - supervision decides about every failure
             self._failed(item, handler, turn, image, failure)
         else:
             coroutine.close()
@@ -189,8 +217,15 @@ class Cell:
     def _begin_task(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, coroutine: Any) -> None:  # noqa: ANN401 - opaque
         self.turn = (item, handler, turn)
         self.busy_since_s = self.host.clock.monotonic_s()
-        task = self.task = self.host.loop.create_task(coroutine, name=f"{self.key}.{handler.name}")
-        timer = self.host.loop.call_later(max(item[2] - self.busy_since_s, 0), task.cancel)
+        loop = self.host.loop
+        task = self.task = loop.create_task(_contained(coroutine), name=f"{self.key}.{handler.name}")
+
+        def overdue() -> None:
+            nonlocal timer
+            task.cancel()
+            timer = loop.call_later(GRACE_S, self._give_up, task, handler.name)
+
+        timer = loop.call_later(max(item[2] - self.busy_since_s, 0), overdue)
 
         def finished(task: asyncio.Task[Any]) -> None:
             timer.cancel()
@@ -212,6 +247,12 @@ class Cell:
 
         task.add_done_callback(finished)
 
+    def _give_up(self, task: asyncio.Task[Any], handler: str) -> None:
+        """A handler that was cancelled did not end: go on without it; what it still does reaches nothing."""
+        if self.task is task:
+            self.host.log.error("%s.%s ignores that it was cancelled at its deadline", self.key, handler)
+            self.restart()
+
     def _repeated(self, ask: Ask, sink: Sink) -> bool:
         """Answer a command that was applied before; return whether it was."""
         if ask.flags & SEND:
@@ -227,10 +268,9 @@ class Cell:
         if known is not None:
             self.answer(sink, ask.n, REPEATED + known[0], known[1])
             return True
-        made_at = made_at_ms(ask.command_id)
-        if made_at is not None and len(self.window) >= self.spec.options.dedup_window:
-            oldest = next(iter(self.window.values()))[2]
-            if made_at < oldest - self.host.clock_skew_ms:
+        if self.forgot_ms and not ask.flags & FIRST:
+            made_at = made_at_ms(ask.command_id)
+            if made_at is not None and made_at <= self.forgot_ms + self.host.clock_skew_ms:
                 msg = f"{self.key}: command {ask.command_id} is older than the last {self.spec.options.dedup_window} commands it remembers; whether it was applied is not known."
                 raise TooOld(msg, entity=self.key, command_id=ask.command_id)
         return False
@@ -240,25 +280,43 @@ class Cell:
     def _complete(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, value: object) -> None:  # noqa: ANN401 - opaque
         ask, sink, _ = item
         self.entity._turn = None  # noqa: SLF001 - the runtime's half of Entity
+        if turn.spoiled is not None:
+            self._failed(item, handler, turn, image, turn.spoiled)
+            return
+        host = self.host
         try:
-            payload = handler.write_reply(value)
+            payload = host.check_size("The reply", handler.write_reply(value))
             if handler.is_query:
                 self.answer(sink, ask.n, VALUE, payload)
                 return
-            state = self.host.write_state(self, turn) if self.spec.kind == "durable" else None
+            for name, data in turn.events:
+                host.check_size(name, data)
+            state = host.write_state(self) if self.spec.kind == "durable" else None
         except Exception as failure:  # noqa: BLE001 - a reply or state that cannot be written is the entity's failure
             self._failed(item, handler, turn, image, failure)
             return
-        self._record(ask, sink, VALUE, payload, turn, state)
+        self._record(ask, sink, VALUE, payload, turn, state, clean=True)
         if turn.passivate:
             self.last_used_s = float("-inf")
             self.shard.passivating.append(self)
 
-    def _record(self, ask: Ask, sink: Sink, verdict: int, payload: bytes, turn: Turn, state: bytes | None) -> None:
-        """Make the command an entry of the open commit; its answer waits there."""
+    def _record(
+        self, ask: Ask, sink: Sink, verdict: int, payload: bytes, turn: Turn, state: bytes | None, *, clean: bool
+    ) -> None:
+        """Make the command an entry of the open commit; its answer waits there.
+
+        Args:
+            ask: The command.
+            sink: Where its answer goes.
+            verdict: Of the answer.
+            payload: Of the answer.
+            turn: What it did.
+            state: The new state of a durable entity; None if it did not change.
+            clean: Whether the state in memory is that of this entry: a failed handler may have left its traces in it.
+        """
         now_ms = turn.now_ms
         if ask.flags & SEND:
-            command_id = f"{ask.lane}>{ask.seq}"
+            command_id = turn.command_id
             if self.marks is None:
                 self.marks = {}
             self.marks[ask.lane] = ask.seq
@@ -278,7 +336,7 @@ class Cell:
         )
         if state is not None:
             append.states[self.key] = (self.key, self.n, self.seq, state)
-        if self.n - self.snapshot_n >= self.spec.options.snapshot_every:
+        if clean and self.n - self.snapshot_n >= self.spec.options.snapshot_every:
             self.host.snapshot(self, commit)
         if turn.sends:
             self.host.outbox.add(self, commit, turn.sends)
@@ -292,26 +350,31 @@ class Cell:
         options = self.spec.options
         oldest = next(iter(window))
         if len(window) > options.dedup_window or at_ms - window[oldest][2] > options.dedup_age_s * 1000:
-            del window[oldest]
+            self.forgot_ms = window.pop(oldest)[2]
 
     def _failed(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, failure: BaseException) -> None:  # noqa: ANN401 - opaque
         """Undo a handler that raised; record a rejection, have supervision decide about the rest."""
         ask, sink, _ = item
         self.entity._turn = None  # noqa: SLF001 - the runtime's half of Entity
-        kept = self._undo(turn, image, failure) if not handler.is_query else True
+        kept = handler.is_query or image is not None
+        if image is not None:
+            self.entity.state = images.restore(image)
         if isinstance(failure, Rejected) and not handler.is_query:
             turn.events.clear()
             turn.sends.clear()
             turn.reminders.clear()
             failure.entity, failure.command_id = self.key, ask.command_id
-            self._record(ask, sink, ERROR, failure.encode(), turn, None)
+            self._record(ask, sink, ERROR, failure.encode(), turn, None, clean=kept)
         elif isinstance(failure, RemoraError) and (
             isinstance(failure, Rejected | DeadlineExceeded) or handler.is_query
         ):
+            failure.entity, failure.command_id = self.key, ask.command_id
             self.answer(sink, ask.n, ERROR, failure.encode())
         else:
             error = answer_for(failure, f"{self.key}.{handler.name}", ask.command_id)
             self.answer(sink, ask.n, ERROR, error.encode())
+            if error.verdict is not Verdict.REJECT:
+                self._break_lane(ask)
             if isinstance(error, HandlerFailed):
                 self.host.log_failure(self, handler.name, failure)
                 if self._supervise(failure):
@@ -319,13 +382,20 @@ class Cell:
         if not kept:
             self.restart()
 
-    def _undo(self, turn: Turn, image: Any, failure: BaseException) -> bool:  # noqa: ANN401 - opaque
-        """Return whether the state is again what it was before the handler."""
-        if image is not None:
-            self.entity.state = images.restore(self.entity.state, image)
-            return True
-        del turn, failure
-        return False
+    def _break_lane(self, ask: Ask) -> None:
+        """A command that was taken is to be sent again: those of its lane behind it must not overtake it."""
+        if not ask.seq or ask.flags & SEND:
+            return
+        lanes = self.lanes = self.lanes or {}
+        lanes[ask.lane] = min(lanes.get(ask.lane, 0), ask.seq - 1)
+        behind = [item for item in self.mailbox if item[0].lane == ask.lane and not item[0].flags & SEND]
+        if behind:
+            self.mailbox = deque(item for item in self.mailbox if item not in behind)
+        for other, sink, _ in behind:
+            error = OutOfOrder(
+                f"{self.key} waits for command {ask.seq} of this lane to be sent again.", entity=self.key
+            )
+            sink.answer(other.n, ERROR, error.encode())
 
     def _supervise(self, failure: BaseException) -> bool:
         """Carry out the declared rules; return whether they disposed of the activation."""
@@ -371,20 +441,37 @@ class Cell:
             (ask, sink, _), handler, _ = working
             msg = f"{self.key} was restarted while {handler.name} ran; it left no effect."
             sink.answer(ask.n, ERROR, Unavailable(msg, entity=self.key, command_id=ask.command_id).encode())
+            self._break_lane(ask)
 
     def hold(self) -> None:
-        """A commit that held its effects failed: run nothing more until it is recovered."""
+        """A commit that held its effects failed: run nothing more until it is recovered.
+
+        Whose commands were in that commit is to send them again. What waits behind them must not
+        run before, so all that waits is to be sent again too, in order.
+        """
         if self.phase in {Phase.GONE, Phase.STOPPED}:
             return
         self._abandon_task()
         self.phase = Phase.RECOVERING
+        self.lanes = None
+        self._refuse_waiting(Unavailable(f"{self.key} recovers after a commit that failed.", entity=self.key))
 
     def stop(self, reason: RemoraError) -> None:
         """Answer everything with ``reason`` from now on."""
+        if self.phase in {Phase.GONE, Phase.STOPPED}:
+            return
         self._abandon_task()
         self.phase = step(self.phase, Phase.STOPPED)
         self.reason = reason
         self._refuse_waiting(reason)
+
+    def vanish(self) -> None:
+        """The host is gone as a killed process is: nothing is answered any more."""
+        task, self.task, self.turn = self.task, None, None
+        if task is not None:
+            task.cancel()
+        self.phase = Phase.GONE
+        self.mailbox.clear()
 
     def leave(self, error: NotOwner) -> None:
         """The shard leaves this host: refuse what waits, throw away what still runs."""
@@ -424,10 +511,20 @@ class Cell:
                 msg = f"{self.host.name} renews its lease; until then it answers no query from memory."
                 sink.answer(ask.n, ERROR, Unavailable(msg, entity=self.key, retry_after_s=0.02).encode())
                 return
-            self.answer(sink, ask.n, VALUE, self.entity.state.__pydantic_serializer__.to_json(self.entity.state))
+            state = self.entity.state
+            self.answer(sink, ask.n, VALUE, state.__pydantic_serializer__.to_json(state, by_alias=True))
         else:
             msg = f"{self.spec.type} has no command or query {ask.method!r}."
             sink.answer(ask.n, ERROR, InvalidInput(msg, entity=self.key).encode())
+
+
+async def _contained(coroutine: Any) -> Any:  # noqa: ANN401 - a handler and its reply
+    """Run a handler as a task: a task that raises SystemExit would end the loop, and its neighbours with it."""
+    try:
+        return await coroutine
+    except SystemExit as error:
+        msg = f"the handler called sys.exit({error.code!r})"
+        raise RuntimeError(msg) from error
 
 
 def write_events(events: list[tuple[str, bytes]]) -> bytes | None:
@@ -443,14 +540,14 @@ def write_events(events: list[tuple[str, bytes]]) -> bytes | None:
 def answer_for(failure: BaseException, where: str, command_id: str) -> RemoraError:
     """Return what a caller is told about a handler that raised.
 
-    Errors of Remora that a handler did not catch keep their verdict if asking again helps;
-    everything else is the handler's failure.
+    Errors of Remora that a handler did not catch keep their verdict if asking again helps, or their
+    class if the caller can do something about it; everything else is the handler's failure.
     """
     if isinstance(failure, RemoraError) and failure.verdict.value != "reject":
         return Unavailable(
             f"{where}: {failure.message}", command_id=command_id, retry_after_s=failure.retry_after_s or 0.05
         )
-    if isinstance(failure, RemoraError) and failure.code == "call_cycle":
+    if isinstance(failure, CallCycle | PayloadTooLarge):
         failure.command_id = command_id
         return failure
     return HandlerFailed(f"{where} raised {type(failure).__name__}: {failure}", command_id=command_id)

@@ -63,9 +63,13 @@ class Committer:
         self._timeout_s = timeout_s
         self._on_failed = on_failed
         self._queue: deque[Commit] = deque()
+        self._writing: Commit | None = None
         self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
         self.commits = 0
         self.rows = 0
+        self.busy_s = 0.0
+        """Seconds spent waiting for the store to confirm commits."""
 
     def open(self) -> Commit:
         """Return the commit that takes entries now; it will be written soon."""
@@ -77,9 +81,14 @@ class Committer:
         return queue[-1]
 
     async def flush(self) -> None:
-        """Wait until all that is open now is written or has failed."""
-        while self._task is not None:
-            await asyncio.wait([self._task])
+        """Wait until all that is open now is written or has failed; what is opened meanwhile is not waited for."""
+        last = self._queue[-1] if self._queue else self._writing
+        if last is None or self._task is None:
+            return
+        written = self._loop.create_future()
+        last.waiters.append(lambda _: None if written.done() else written.set_result(None))
+        # The task too: it ends without telling anybody when the host is abandoned.
+        await asyncio.wait([written, self._task], return_when=asyncio.FIRST_COMPLETED)
 
     def abandon(self) -> None:
         """Stop at once; what is open is never written."""
@@ -90,14 +99,16 @@ class Committer:
     async def _run(self) -> None:
         try:
             while self._queue:
-                await self._next()
+                self._writing = self._queue.popleft()
+                await self._next(self._writing)
+                self._writing = None
         finally:
             self._task = None
             if self._queue:  # something was added between the last look and here
                 self._task = asyncio.get_running_loop().create_task(self._run())
 
-    async def _next(self) -> None:
-        commit = self._queue.popleft()
+    async def _next(self, commit: Commit) -> None:
+        began_s = self._loop.time()
         try:
             if commit.append:
                 async with asyncio.timeout(self._timeout_s):
@@ -109,7 +120,12 @@ class Committer:
             msg = f"The store did not confirm a commit within {self._timeout_s} s; its outcome is unknown."
             await self._failed(commit, StoreUnavailable(msg, retry_after_s=0.2))
             return
+        except Exception as error:  # noqa: BLE001 - whatever a store raises: what it did not confirm must not be built on
+            msg = f"The store failed with {error!r}; the outcome of a commit is unknown."
+            await self._failed(commit, StoreUnavailable(msg, retry_after_s=0.2))
+            return
         self.commits += 1
+        self.busy_s += self._loop.time() - began_s
         self.rows += len(commit.append.entries)
         commit.done = True
         commit.cells.clear()

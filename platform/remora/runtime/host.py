@@ -18,10 +18,10 @@ from remora.app import App
 from remora.client import Client
 from remora.clock import Clock
 from remora.contract import EntitySpec
-from remora.entity import Turn
 from remora.errors import (
     CallCycle,
     Fenced,
+    HostGone,
     NotOwner,
     Overloaded,
     PayloadTooLarge,
@@ -70,8 +70,9 @@ class Host:
         on_reincarnated: Called after the host took a new incarnation.
     """
 
-    clock_skew_ms = 5_000
-    """How much clocks of clients and hosts may differ before an id counts as too old."""
+    clock_skew_ms = 250
+    """By how much the clocks of clients and hosts may differ, in milliseconds: what is sent again and was made up to
+    that much after the oldest command still remembered is refused too, since it may have been forgotten."""
 
     def __init__(
         self, app: App, store: Store, clock: Clock, row: HostRow, client: Client, *, seed: int = 0,
@@ -143,11 +144,13 @@ class Host:
         self.lease.stop()
         self.committer.abandon()
         for cell in self.cells.values():
-            cell.phase = Phase.GONE
-        for task in [*self._tasks, *(cell.task for cell in self.cells.values() if cell.task is not None)]:
+            cell.vanish()
+        for task in self._tasks:
             task.cancel()
         self.cells.clear()
         self.shards.clear()
+        for session in self._sessions.values():
+            session.break_off(HostGone(f"{self.name} is gone."))
 
     def spawn(self, work: Any) -> None:  # noqa: ANN401 - any coroutine
         """Run something in the background of this host; what it raises is logged."""
@@ -180,6 +183,8 @@ class Host:
                 await self.reminders.fire_due()
             except StoreUnavailable as error:
                 self.log.warning("reminders wait for the store: %s", error)
+            except Exception:  # one round that fails must not be the last
+                self.log.exception("a round of housekeeping failed")
             now_s = self.clock.monotonic_s()
             for name in [name for name, s in self._sessions.items() if now_s - s.last_used_s > SESSION_IDLE_S]:
                 del self._sessions[name]
@@ -206,8 +211,10 @@ class Host:
             await asyncio.wait(tasks, timeout=self.settings.hand_off_s)
         self._leave(cells, "The shard moves to another host.")
         await self.committer.flush()
-        self.outbox.drop(cell.key for cell in cells)
-        await self.store.release(self.incarnation, [shard.key for shard in leaving])
+        self.outbox.drop(shard.key for shard in leaving)
+        names_left = [shard.key for shard in leaving]
+        # Until the store knows, nobody else may take them, and this host serves them no more: it has to get through.
+        await self.patiently(lambda: self.store.release(self.incarnation, names_left))
         for shard in leaving:
             self.shards.pop(shard.key, None)
 
@@ -241,6 +248,8 @@ class Host:
         self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
         if self._on_reincarnated is not None:
             self.spawn(self._on_reincarnated())
+        # What failed may have been written, durable sends included, or may have noted deliveries and was not.
+        self.spawn(self.outbox.take_over(list(self.shards)))
         for cell in touched:
             if cell.phase is Phase.RECOVERING:
                 self.recovery.add(cell)
@@ -270,7 +279,7 @@ class Host:
         self._admit(ask, sink, deadline_s, key, cell)
 
     def _admit(self, ask: Ask, sink: Sink, deadline_s: float, key: str, cell: Cell | None) -> None:
-        if cell is not None and cell.shard.accepting and ask.method[0] != "$" and not ask.chain:
+        if cell is not None and cell.shard.accepting and ask.method[:1] != "$" and not ask.chain:
             cell.offer(ask, sink, deadline_s)
             return
         try:
@@ -285,7 +294,7 @@ class Host:
             raise UnknownEntity(msg)
         if key in ask.chain:
             raise CallCycle(cycle_message((*ask.chain, key)), entity=key)
-        name = key if spec.dedicated else shard_of(key, self.settings.shards)
+        name = self.shard_name(key)
         shard = self.shards.get(name)
         if shard is None or not shard.accepting:
             msg = f"{self.name} does not own shard {name} of {key}."
@@ -355,6 +364,11 @@ class Host:
 
     # -- what cells need -------------------------------------------------------------------------------
 
+    def shard_name(self, key: str) -> str:
+        """Return the shard of an entity."""
+        spec = self.app.specs.get(key.partition("/")[0])
+        return key if spec is not None and spec.dedicated else shard_of(key, self.settings.shards)
+
     def may_answer(self, now_s: float) -> bool:
         """Return whether queries may be answered from memory."""
         return self.lease.live(now_s)
@@ -371,18 +385,21 @@ class Host:
             raise PayloadTooLarge(msg)
         return data
 
-    def write_state(self, cell: Cell, turn: Turn) -> bytes:
+    def write_state(self, cell: Cell) -> bytes:
         """Return a state as JSON."""
-        del turn
-        state = cell.entity.state
-        return self.check_size(f"The state of {cell.key}", state.__pydantic_serializer__.to_json(state))
+        return self.check_size(f"The state of {cell.key}", cell.spec.write_state(cell.entity.state))
 
     def snapshot(self, cell: Cell, commit: Commit) -> None:
         """Add a snapshot to the commit, and the watermarks of durable sends as of the same entry."""
         append = commit.append
-        state = cell.entity.state
         if cell.spec.kind == "event_sourced":
-            append.states[cell.key] = (cell.key, cell.n, cell.seq, state.__pydantic_serializer__.to_json(state))
+            try:
+                data = cell.spec.write_state(cell.entity.state)
+            except Exception as failure:  # noqa: BLE001 - whatever it raises: the events are the truth and are written
+                self.log_failure(cell, "snapshot", failure)
+                cell.snapshot_n = cell.n  # the next one is tried after as many entries again
+                return
+            append.states[cell.key] = (cell.key, cell.n, cell.seq, data)
         append.marks[cell.key] = (cell.key, cell.n, _json(cell.marks or {}))
         cell.snapshot_n = cell.n
 
@@ -450,6 +467,7 @@ class Host:
             "commands": self.commands,
             "commits": self.committer.commits,
             "entries": self.committer.rows,
+            "commit_busy_s": round(self.committer.busy_s, 3),
             "recovered": self.recovery.count,
             "outbox": self.outbox.pending,
             "delivered": self.outbox.delivered,

@@ -36,14 +36,15 @@ def take(state: BaseModel, *, deep: bool) -> Any:  # noqa: ANN401 - opaque to it
             if type(value) not in _PLAIN:
                 break
         else:
-            return values.copy()
+            return state, values.copy()
     return copy.deepcopy(state) if deep else None
 
 
-def restore(state: BaseModel, image: Any) -> BaseModel:  # noqa: ANN401 - what take returned
+def restore(image: Any) -> BaseModel:  # noqa: ANN401 - what take returned
     """Return the state as it was when ``image`` was taken."""
     if isinstance(image, BaseModel):
         return image
+    state: BaseModel = image[0]  # not the entity's present one, which the handler may have put in its place
     state.__dict__.clear()
-    state.__dict__.update(image)
+    state.__dict__.update(image[1])
     return state

@@ -9,13 +9,13 @@ answer. A row leaves the store when all sends of its entry are answered.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from remora.client import Pending
-from remora.errors import HandlerFailed, Overloaded, Rejected, RemoraError, decode_error
+from remora.errors import DeadlineExceeded, HandlerFailed, Overloaded, Rejected, RemoraError, decode_error
 from remora.journal import OutboxRow
 from remora.messages import ERROR, REPEATED_ERROR, SEND, Ask
 
@@ -39,13 +39,16 @@ FOREVER_S = 10**9
 class Row:
     """The sends of one entry that are not all answered."""
 
-    __slots__ = ("entity", "left", "n", "reason")
+    __slots__ = ("dropped", "entity", "left", "n", "reason", "under_way")
 
     def __init__(self, entity: str, n: int, left: int) -> None:
         self.entity = entity
         self.n = n
         self.left = left
         self.reason = ""
+        self.under_way: set[Delivery] = set()
+        self.dropped = False
+        """Whether another host delivers it now."""
 
 
 class Delivery(Pending):
@@ -57,7 +60,7 @@ class Delivery(Pending):
 
     def wants_retry(self, error: RemoraError) -> bool:
         """Try again when the receiver's own code failed, a stated number of times."""
-        return isinstance(error, HandlerFailed) and self.attempts < TRIES_MAX
+        return isinstance(error, HandlerFailed | DeadlineExceeded) and self.attempts < TRIES_MAX
 
     def resolve(self, verdict: int, payload: bytes) -> None:
         """Take the receiver's answer; a business "no" is one too."""
@@ -65,6 +68,7 @@ class Delivery(Pending):
             error = decode_error(payload)
             if not isinstance(error, Rejected):
                 self.row.reason = f"{self.entity}.{self.ask.method}: {error.message}"
+        self.row.under_way.discard(self)
         self.outbox.answered(self.row)
 
     def fail(self, error: RemoraError) -> None:
@@ -80,6 +84,7 @@ class Outbox:
         self._rows: dict[tuple[str, int], Row] = {}
         self._queue: deque[tuple[Row, int, Send]] = deque()
         self._scanning: dict[str, list[tuple[str, int, list[Send]]]] = {}
+        self._scan_again: set[str] = set()
         self._in_flight = 0
         self._blocked = False
         self.delivered = 0
@@ -112,17 +117,32 @@ class Outbox:
 
         commit.waiters.append(committed)
 
-    async def take_over(self, shards: Iterable[str]) -> None:
-        """Deliver what former owners of these shards left behind."""
-        names = [name for name in shards if name not in self._scanning]
-        for name in names:
-            self._scanning[name] = []
-        rows = await self._host.patiently(lambda: self._host.store.outbox(names, SCAN_MAX))
-        held = [item for name in names for item in self._scanning.pop(name)]
-        for row in rows:
-            self._begin_found(row)
-        for key, n, sends in held:
-            self._begin(key, n, sends)
+    def take_over(self, shards: Iterable[str]) -> Coroutine[Any, Any, None]:
+        """Deliver what the store holds of these shards and this host does not know of.
+
+        From the call on, and not only from when it is awaited, new sends wait for the older ones.
+        """
+        names = []
+        for name in shards:
+            if name in self._scanning:
+                self._scan_again.add(name)
+            else:
+                self._scanning[name] = []
+                names.append(name)
+        return self._scan(names)
+
+    async def _scan(self, names: list[str]) -> None:
+        while names:
+            asked = names
+            rows = await self._host.patiently(lambda: self._host.store.outbox(asked, SCAN_MAX))  # noqa: B023 - awaited in this round
+            held = [item for name in names for item in self._scanning.pop(name)]
+            for row in rows:
+                self._begin_found(row)
+            for key, n, sends in held:
+                self._begin(key, n, sends)
+            names = [name for name in names if name in self._scan_again]
+            self._scan_again.difference_update(names)
+            self._scanning.update((name, []) for name in names)
 
     def _begin_found(self, row: OutboxRow) -> None:
         if (row.entity, row.n) in self._rows:
@@ -131,11 +151,17 @@ class Outbox:
         self._rows[row.entity, row.n] = Row(row.entity, row.n, len(sends))
         self._begin(row.entity, row.n, sends)
 
-    def drop(self, entities: Iterable[str]) -> None:
-        """Forget rows of entities that left this host; their new owner reads them from the store."""
-        left = set(entities)
-        for key in [key for key in self._rows if key[0] in left]:
-            del self._rows[key]
+    def drop(self, shards: Iterable[str]) -> None:
+        """Forget the sends of shards that left this host; their new owner reads them from the store."""
+        left = set(shards)
+        for key in [key for key in self._rows if self._host.shard_name(key[0]) in left]:
+            row = self._rows.pop(key)
+            row.dropped = True
+            for delivery in row.under_way:
+                self._client.withdraw(delivery)
+            self._in_flight -= len(row.under_way)
+        self._queue = deque(item for item in self._queue if not item[0].dropped)
+        self._feed()
 
     def _begin(self, key: str, n: int, sends: list[Send]) -> None:
         row = self._rows.get((key, n))
@@ -146,15 +172,15 @@ class Outbox:
 
     def _feed(self) -> None:
         while self._queue and self._in_flight < self._host.settings.outbox_in_flight_max:
-            row, place, send = self._queue[0]
+            item = self._queue.popleft()
             try:
-                self._submit(row, place, send)
+                self._submit(*item)
             except Overloaded as error:
+                self._queue.appendleft(item)
                 if not self._blocked:
                     self._blocked = True
                     self._host.loop.call_later(error.retry_after_s, self._unblock)
                 return
-            self._queue.popleft()
 
     def _unblock(self) -> None:
         self._blocked = False
@@ -185,6 +211,7 @@ class Outbox:
         delivery: Any = self._client.pending(spec, ask, float("inf"), None, Delivery)
         delivery.outbox, delivery.row = self, row
         self._client.submit(delivery)
+        row.under_way.add(delivery)
         self._in_flight += 1
 
     def answered(self, row: Row) -> None:

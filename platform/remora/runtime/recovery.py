@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from remora.errors import Corrupt, RemoraError, StoreUnavailable
+from remora.errors import Corrupt, StoreUnavailable
 from remora.journal import Recovered
 from remora.lifecycle import Phase, step
 
@@ -56,10 +56,13 @@ class Recovery:
         cells: dict[str, Cell] = {}
         while self._waiting and len(cells) < self._max:
             cell = self._waiting.popleft()
-            if cell.phase is Phase.RECOVERING:
+            # One that restarts while its latest entry is being written comes again when that is done.
+            if cell.phase is Phase.RECOVERING and (cell.commit is None or cell.commit.done):
                 cells[cell.key] = cell
-        if not cells:
-            return
+        if cells:
+            await self._load(cells)
+
+    async def _load(self, cells: dict[str, Cell]) -> None:
         try:
             found = await self._host.store.load([(c.key, c.spec.options.dedup_window) for c in cells.values()])
         except StoreUnavailable as error:
@@ -67,21 +70,28 @@ class Recovery:
             await asyncio.sleep(RETRY_S)  # noqa: TID251 - bounded pause between tries; waiting commands keep their deadlines
             self._waiting.extend(cells.values())
             return
-        except RemoraError as error:
+        except Exception as error:  # noqa: BLE001 - something in the store cannot be read: find out whose it is
+            if len(cells) > 1:
+                for cell in cells.values():
+                    await self._load({cell.key: cell})
+                return
             for cell in cells.values():
-                cell.stop(error)
+                self._corrupt(cell, error)
             return
         for recovered in found:
             cell = cells[recovered.entity]
             if cell.phase is Phase.RECOVERING:
                 self._one(cell, recovered)
 
+    def _corrupt(self, cell: Cell, error: Exception) -> None:
+        self._host.log.error("cannot recover %s", cell.key, exc_info=error)
+        cell.stop(Corrupt(f"{cell.key} cannot be recovered: {error}", entity=cell.key))
+
     def _one(self, cell: Cell, recovered: Recovered) -> None:
         try:
             rebuild(cell, recovered)
-        except Exception as error:
-            self._host.log.exception("cannot recover %s", cell.key)
-            cell.stop(Corrupt(f"{cell.key} cannot be recovered: {error}", entity=cell.key))
+        except Exception as error:  # noqa: BLE001 - whatever a row or an apply raises, only this entity is concerned
+            self._corrupt(cell, error)
             return
         self.count += 1
         cell.phase = step(cell.phase, Phase.READY)
@@ -99,10 +109,11 @@ def rebuild(cell: Cell, recovered: Recovered) -> None:
     cell.n = cell.snapshot_n = recovered.state_n if spec.kind == "event_sourced" else recovered.marks_n
     cell.seq = recovered.state_seq
     cell.marks = _decode_marks(recovered.marks) if recovered.marks else None
-    cell.lanes = None
+    # Its lanes stay: commands taken into the mailbox before or during recovery are taken.
     cell.window = {}
+    cell.forgot_ms = 0
     cell.commit = None
-    oldest_kept = (recovered.tail[-1].n if recovered.tail else 0) - spec.options.dedup_window
+    forgotten_n = (recovered.tail[-1].n if recovered.tail else 0) - spec.options.dedup_window
     for entry in recovered.tail:
         if entry.events is not None and entry.n > recovered.state_n:
             for name, data in _decode_events(entry.events):
@@ -111,12 +122,15 @@ def rebuild(cell: Cell, recovered: Recovered) -> None:
                     msg = f"entry {entry.n} holds the event {name!r}, which {spec.cls.__name__} does not declare"
                     raise LookupError(msg)
                 entity.apply(event.__pydantic_validator__.validate_json(bytes(data)))
+        if entry.n == forgotten_n + 1 and forgotten_n > 0:
+            cell.forgot_ms = entry.at
+        # Only the outbox makes ids that end in '>' and a number.
         sender, mark, number = entry.command_id.rpartition(">")
-        if mark:
+        if mark and number.isdecimal():
             if entry.n > recovered.marks_n:
                 cell.marks = cell.marks or {}
                 cell.marks[sender] = int(number)
-        elif entry.n > oldest_kept:
+        elif entry.n > forgotten_n:
             cell.window[entry.command_id] = (entry.verdict, entry.reply.encode(), entry.at)
         cell.n, cell.seq = entry.n, entry.seq
     cell.n = max(cell.n, recovered.state_n, recovered.marks_n)

@@ -25,6 +25,8 @@ POLL_S = 10.0
 BACKOFF_MAX_S = 5.0
 """Longest pause before a host that keeps failing is started again, in seconds."""
 
+TELL_S = 1.0
+"""Longest the table waits for hosts to be told of their shards, in seconds."""
 FAILURE_WINDOW_S = 60.0
 """Failures of a host's slot within this time make the next start wait longer."""
 
@@ -108,10 +110,11 @@ class Registry:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _spawn(self, work: Any) -> None:  # noqa: ANN401 - any coroutine
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:  # noqa: ANN401 - any coroutine
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -131,7 +134,7 @@ class Registry:
         """Hosts are proven gone: their shards go to survivors at once, then they are replaced."""
         async with self._lock:
             lost = [self._table.hosts[number] for number in incarnations if number in self._table.hosts]
-            if not lost:
+            if not lost and not decisions.unowned(self._table, self._settings.shards):
                 return
             await self._carry_out(decisions.gone(self._table, [row.incarnation for row in lost], self._settings.shards))
         for row in lost:
@@ -151,11 +154,13 @@ class Registry:
         await self._store.write_table(self._term, plan.table.version, plan.fence, plan.assign)
         self._table = plan.table
         told = [
-            self._tell(plan.table.hosts[number], shards)
+            self._spawn(self._tell(plan.table.hosts[number], shards))
             for number, shards in plan.by_host().items()
             if number in plan.table.hosts
         ]
-        await asyncio.gather(*told)
+        if told:
+            # One that does not listen must not keep the others from being known.
+            await asyncio.wait(told, timeout=TELL_S)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -252,16 +257,18 @@ class Registry:
                     self._log.warning("a rebalance round was not finished: %s", error)
 
     async def _move(self, moves: dict[str, tuple[int, int]]) -> None:
-        async with self._lock:
-            for source in {source for source, _ in moves.values()}:
-                host = self._table.hosts.get(source)
-                names = [name for name, (start, _) in moves.items() if start == source]
-                if host is None or any(self._table.shards[name].owner != source for name in names):
-                    continue  # the table changed since the moves were planned
-                await self._hosts.release(host, names)
-                targets = {name: moves[name][1] for name in names}
-                await self._carry_out(decisions.released(self._table, source, names, targets))
-                self._log.info("moved %d shards from %s", len(names), host.name)
+        for source in sorted({source for source, _ in moves.values()}):
+            host = self._table.hosts.get(source)
+            if host is None:
+                continue
+            names = [name for name, (start, _) in moves.items() if start == source]
+            # Not under the lock: a host that is slow to let go must not hold up the failover of another.
+            await self._hosts.release(host, names)
+            async with self._lock:
+                mine = [name for name in names if self._table.shards[name].owner == source]
+                targets = {name: moves[name][1] for name in mine}
+                await self._carry_out(decisions.released(self._table, source, mine, targets))
+            self._log.info("moved %d shards from %s", len(mine), host.name)
 
     async def status(self) -> dict[str, Any]:
         """Return the table's summary and the state of the outboxes."""

@@ -35,12 +35,14 @@ class Reminders:
 
     def add(self, cell: Cell, append: Append, turn: Turn, ask: Ask) -> None:
         """Write what a command set and cancelled; a fired reminder is used up by its own command."""
+        fired, fired_ms = "", 0
         if ask.flags & REMINDER:
-            name = msgspec.json.decode(ask.args)["name"]
-            append.reminders[cell.key, name] = None
+            fired, fired_ms = msgspec.json.decode(ask.args)["name"], int(ask.command_id.rpartition(":")[2])
+            append.reminders[cell.key, fired] = None
         for name, due_ms in turn.reminders:
-            row = None if due_ms is None else (cell.key, name, cell.shard.key, due_ms)
-            append.reminders[cell.key, name] = row
+            if due_ms is not None and name == fired:
+                due_ms = max(due_ms, fired_ms + 1)  # noqa: PLW2901 - due again at the same instant it would be taken for a repeat
+            append.reminders[cell.key, name] = None if due_ms is None else (cell.key, name, cell.shard.key, due_ms)
 
     async def fire_due(self) -> None:
         """Fire what is due for the shards of this host."""

@@ -46,6 +46,12 @@ class Session:
         ready, self._ready = self._ready, []
         return encode(ready)
 
+    def break_off(self, error: Exception) -> None:
+        """Fail the waiting call: nothing will answer it any more."""
+        parked = self._parked
+        if parked is not None and not parked.done():
+            parked.set_exception(error)
+
 
 def _release(parked: asyncio.Future[None]) -> None:
     if not parked.done():

@@ -92,6 +92,14 @@ def moves(table: Table, moves_max: int) -> dict[str, tuple[int, int]]:
     return rebalance(owned, moves_max)
 
 
+def unowned(table: Table, shards: int) -> list[str]:
+    """Return shared shards that no host owns although there are hosts."""
+    if all(row.dedicated for row in table.hosts.values()):
+        return []
+    rows = table.shards
+    return [name for name in all_shards(shards) if name not in rows or rows[name].owner not in table.hosts]
+
+
 def unplaced_dedicated(table: Table) -> list[str]:
     """Return dedicated entities that have a shard row and no live actor."""
     return sorted(name for name, row in table.shards.items() if "/" in name and row.owner == 0)

@@ -3,8 +3,8 @@
 Two files beside each other: the journal (WAL, synchronous=FULL) and the leases, because a lease
 renewal must not queue behind commits. All writers of the machine take turns on a third, empty
 file's ``flock``, which the kernel hands out in order of arrival; SQLite's own busy handler polls
-and starves. A whole batch goes to SQLite in few statements with many rows: each step of a
-statement gives up and re-takes the interpreter lock, which under load costs far more than the row.
+and starves. A commit is one statement (see the schema): each step of a statement gives up and
+re-takes the interpreter lock, which on a busy host costs far more than the rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +31,6 @@ T = TypeVar("T")
 
 SCHEMA = Path(__file__).parent / "schema" / "sqlite"
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "lustre"})
-_CHUNKS = (256, 64, 16, 4, 1)
 _decode_recovered = msgspec.json.Decoder(list[Recovered]).decode
 _decode_events = msgspec.json.Decoder(list[EventRow]).decode
 _decode_outbox = msgspec.json.Decoder(list[OutboxRow]).decode
@@ -47,9 +45,9 @@ WITH want AS (
     FROM json_each(?) w
 )
 SELECT json_group_array(json_array(
-    want.entity, coalesce(s.n, 0), coalesce(s.seq, 0), CAST(s.state AS TEXT),
-    coalesce(m.n, 0), CAST(m.marks AS TEXT),
-    json((SELECT json_group_array(json_array(n, seq, CAST(events AS TEXT), command_id, verdict, CAST(reply AS TEXT), at))
+    want.entity, coalesce(s.n, 0), coalesce(s.seq, 0), s.state,
+    coalesce(m.n, 0), m.marks,
+    json((SELECT json_group_array(json_array(n, seq, events, command_id, verdict, reply, at))
      FROM (SELECT * FROM entries e
            WHERE e.entity = want.entity
              AND e.n > min(coalesce(s.n, 0), coalesce(m.n, 0), max(want.last - want.dedup, 0))
@@ -58,6 +56,14 @@ FROM want
 LEFT JOIN states s ON s.entity = want.entity
 LEFT JOIN marks m ON m.entity = want.entity
 """
+
+
+def _rows(rows: Sequence[tuple[Any, ...]]) -> str | None:
+    """Return rows as one JSON array. Payloads become quoted texts: none can spoil the rows beside it."""
+    if not rows:
+        return None
+    plain = [tuple(cell.decode() if type(cell) is bytes else cell for cell in row) for row in rows]
+    return _encode(plain).decode()
 
 
 def _file_system_of(path: Path) -> str:
@@ -85,6 +91,7 @@ class SqliteStore:
         self._read: sqlite3.Connection
         self._lease: sqlite3.Connection
         self._turn = -1
+        self._closed = False
 
     # -- opening -----------------------------------------------------------------------------
 
@@ -179,6 +186,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Close connections after what is queued has run."""
+        self._closed = True
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._writer.shutdown)
         await loop.run_in_executor(None, self._reader.shutdown)
@@ -193,13 +201,19 @@ class SqliteStore:
     # -- the one place for threads, turns and errors -------------------------------------------
 
     async def _on(self, pool: ThreadPoolExecutor, work: Callable[..., T], *args: Any) -> T:  # noqa: ANN401 - passed on
+        if self._closed:
+            msg = f"The store {self.url} is closed."
+            raise StoreUnavailable(msg)
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
             raise self._translate(error) from error
 
     def _translate(self, error: Exception) -> RemoraError:
-        if isinstance(error, sqlite3.OperationalError | OSError):
+        # ValueError and OverflowError: text or a number that SQLite cannot bind; msgspec's decoding errors are ValueErrors too.
+        if isinstance(error, msgspec.MsgspecError):
+            return Corrupt(f"The store {self.url} holds what cannot be read: {error}")
+        if isinstance(error, sqlite3.OperationalError | OSError | ValueError | OverflowError):
             return StoreUnavailable(f"The store {self.url} did not take or give data: {error}", retry_after_s=0.2)
         if isinstance(error, sqlite3.IntegrityError):
             return Fenced(f"Another writer was first in {self.url}: {error}")
@@ -237,42 +251,14 @@ class SqliteStore:
         await self._on(self._writer, self._append, incarnation, append)
 
     def _append(self, incarnation: int, append: Append) -> None:
-        with self._turn_taken(), self._transaction():
-            self._check_incarnation(incarnation)
-            self._many(
-                "INSERT INTO entries (entity, n, seq, events, command_id, verdict, reply, at) VALUES ",
-                8,
-                append.entries,
-            )
-            self._many("INSERT OR REPLACE INTO states VALUES ", 4, list(append.states.values()))
-            self._many("INSERT OR REPLACE INTO marks VALUES ", 3, list(append.marks.values()))
-            self._many("INSERT INTO outbox (entity, n, shard, sends) VALUES ", 4, append.outbox)
-            if append.delivered:
-                self._write.execute(
-                    "DELETE FROM outbox WHERE (entity, n) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))",
-                    (_encode(append.delivered).decode(),),
-                )
-            for row in append.parked:
-                self._write.execute("UPDATE outbox SET parked = ? WHERE entity = ? AND n = ?", row)
-            if append.reminders:
-                self._reminders(append)
-
-    def _reminders(self, append: Append) -> None:
-        self._many(
-            "INSERT OR REPLACE INTO reminders VALUES ", 4, [row for row in append.reminders.values() if row is not None]
-        )
-        for (entity, name), row in append.reminders.items():
-            if row is None:
-                self._write.execute("DELETE FROM reminders WHERE entity = ? AND name = ?", (entity, name))
-
-    def _many(self, head: str, columns: int, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert rows in statements of 256, 64, 16, 4 or 1 rows, so that few distinct ones are prepared."""
-        place, one = 0, f"({','.join('?' * columns)})"
-        for size in _CHUNKS:
-            while len(rows) - place >= size:
-                values = list(chain.from_iterable(rows[place : place + size]))
-                self._write.execute(head + ",".join([one] * size), values)
-                place += size
+        cancelled = [key for key, row in append.reminders.items() if row is None]
+        columns = (
+            append.entries, list(append.states.values()), list(append.marks.values()), append.outbox,
+            append.delivered, append.parked, [row for row in append.reminders.values() if row is not None], cancelled,
+        )  # fmt: skip
+        values = (incarnation, *(_rows(rows) for rows in columns))
+        with self._turn_taken():
+            self._write.execute("INSERT INTO commits VALUES (?,?,?,?,?,?,?,?,?)", values)
 
     async def load(self, wants: Sequence[tuple[str, int]]) -> list[Recovered]:
         """Read entities back, all in one statement."""
@@ -284,13 +270,13 @@ class SqliteStore:
 
     async def events(self, entity: str, after_seq: int, limit: int) -> list[EventRow]:
         """Read recorded events."""
-        statement = """SELECT json_group_array(json_array(n, seq, CAST(events AS TEXT), command_id, at)) FROM (
+        statement = """SELECT json_group_array(json_array(n, seq, events, command_id, at)) FROM (
             SELECT * FROM entries WHERE entity = ? AND seq > ? AND events IS NOT NULL ORDER BY n LIMIT ?)"""
         return await self._on(self._reader, self._one, statement, (entity, after_seq, limit), _decode_events)
 
     async def outbox(self, shards: Iterable[str], limit: int) -> list[OutboxRow]:
         """Read undelivered sends."""
-        statement = """SELECT json_group_array(json_array(entity, n, CAST(sends AS TEXT))) FROM (
+        statement = """SELECT json_group_array(json_array(entity, n, sends)) FROM (
             SELECT * FROM outbox WHERE parked IS NULL AND shard IN (SELECT value FROM json_each(?))
             ORDER BY entity, n LIMIT ?)"""
         values = (_encode(list(shards)).decode(), limit)
@@ -395,8 +381,8 @@ class SqliteStore:
                 raise Fenced(msg)
             for incarnation in fence:
                 connection.execute("UPDATE hosts SET fenced = 1 WHERE incarnation = ?", (incarnation,))
-            self._many(
-                "INSERT OR REPLACE INTO shards VALUES ", 3, [(s, row.owner, row.epoch) for s, row in assign.items()]
+            connection.executemany(
+                "INSERT OR REPLACE INTO shards VALUES (?,?,?)", [(s, row.owner, row.epoch) for s, row in assign.items()]
             )
             connection.execute("UPDATE meta SET value = ? WHERE key = 'version'", (str(version),))
 

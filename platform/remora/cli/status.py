@@ -1,0 +1,53 @@
+"""``remora status``: what runs where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from remora.cli.options import AppName, Json, output_of
+from remora.cli.output import Output
+
+_COUNTERS = ("live", "commands", "commits", "recovered", "outbox", "error")
+"""What a host counts, or why it did not tell; see ``Host.status``."""
+
+
+def status(context: typer.Context, app: AppName = None, json_: Json = False) -> None:
+    """Show an app's hosts, shards, outboxes and URLs."""
+    from remora.cluster import record as records
+
+    output = output_of(context, as_json=json_)
+    record = records.load(app)
+    with output.progress() as report:
+        report("asking the registry")
+        from remora import operations
+
+        found = operations.status(record)
+    if output.as_json:
+        output.document(found)
+    else:
+        show_status(output, found)
+
+
+def show_status(output: Output, found: Mapping[str, Any]) -> None:
+    """Print what ``operations.status`` returned for people."""
+    told = {host["name"]: host for host in found.get("live", [])}
+    # The registry's word on who owns what counts; the host adds what only it knows.
+    hosts: list[dict[str, Any]] = [told.get(host["name"], {}) | host for host in found.get("hosts", [])]
+    outbox: dict[str, Any] = found.get("outbox", {})
+    counters = [name for name in _COUNTERS if any(name in host for host in hosts)]
+    columns = ["name", "node", "pid", "incarnation", "shards", *counters]
+    rows = [[host.get(column) for column in columns] for host in hosts]
+    output.table(columns, rows, title=f"app {found.get('app', '')}")
+    about = {
+        "gateway": found.get("gateway"),
+        "dashboard": found.get("dashboard"),
+        "ray": found.get("address"),
+        "store": found.get("store"),
+        "shards": found.get("shards"),
+        "undelivered sends": outbox.get("undelivered"),
+        "parked sends": outbox.get("parked"),
+    }
+    output.pairs({name: value for name, value in about.items() if value not in {None, ""}})

@@ -1,0 +1,134 @@
+"""Starting, stopping and looking at a whole app: Ray, registry, hosts and gateway together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+
+from remora.app import App, load_app
+from remora.cluster import record as records
+from remora.cluster.bootstrap import CALL_S, absolute_store, ensure_platform, join_ray
+from remora.cluster.names import NAMESPACE, registry_name
+from remora.cluster.ray_process import RayProcess, check_port, start_ray, stop_ray
+from remora.cluster.record import ClusterRecord
+from remora.errors import ClusterUnreachable, StartError
+from remora.gateway.deployment import build
+
+Report = Callable[[str], None]
+
+
+def default_store(app: str) -> str:
+    """Return where an app's state is kept when nobody says: ``.remora/<app>.db`` in this folder."""
+    return f"sqlite:///{Path.cwd() / '.remora' / f'{app}.db'}"
+
+
+def up(
+    app_path: str, *, store: str | None = None, hosts: int | None = None, port: int = 8000, address: str | None = None,
+    report: Report = lambda _: None,
+) -> ClusterRecord:  # fmt: skip
+    """Start an app: Ray (unless ``address`` names a cluster), registry, hosts, gateway.
+
+    Args:
+        app_path: ``module:attribute`` of the app.
+        store: Store URL; ``.remora/<app>.db`` in this folder by default.
+        hosts: Shared hosts; one per CPU, at least two, by default.
+        port: The gateway's port on loopback.
+        address: GCS address of a running Ray cluster to join; never guessed.
+        report: Told in a few words what is being done.
+
+    Raises:
+        StartError: Anything that keeps it from starting; what was started is stopped again.
+    """
+    app = load_app(app_path)
+    former = records.find(app.name)
+    if former is not None and former.ray_pid and Path(f"/proc/{former.ray_pid}").exists():
+        msg = f"App {app.name!r} runs already, at {former.gateway_url}: `remora down {app.name}` stops it."
+        raise StartError(msg)
+    count = hosts or max(os.cpu_count() or 1, 2)
+    check_port(port)
+    url = absolute_store(store or default_store(app.name))
+    own: RayProcess | None = None
+    if address is None:
+        report("starting Ray")
+        # Hosts ask for a CPU each; the rest is for the gateway and dedicated entities.
+        own = start_ray(count + 4)
+    where = own.address if own is not None else address or ""
+    try:
+        join_ray(where)
+        report(f"starting the registry and {count} hosts")
+        asyncio.run(ensure_platform(app_path, url, count))
+        report("starting the gateway")
+        gateway_url = _start_gateway(app, app_path, url, count, port)
+    except BaseException:
+        if ray.is_initialized():
+            ray.shutdown()
+        if own is not None:
+            stop_ray(own.pid, own.temp_dir)
+            shutil.rmtree(own.temp_dir, ignore_errors=True)
+        raise
+    dashboard = own.dashboard_url if own is not None else ""
+    pid, temp_dir = (own.pid, own.temp_dir) if own is not None else (0, "")
+    record = ClusterRecord(app.name, app_path, where, dashboard, gateway_url, url, count, pid, temp_dir)
+    records.save(record)
+    return record
+
+
+def _start_gateway(app: App, app_path: str, store: str, hosts: int, port: int) -> str:
+    serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
+    serve.run(build({"app": app_path, "store": store, "hosts": hosts}), name=app.name, route_prefix="/")
+    return f"http://127.0.0.1:{port}"
+
+
+def down(record: ClusterRecord, report: Report = lambda _: None) -> None:
+    """Stop an app; what was acknowledged stays in the store.
+
+    Args:
+        record: What ``up`` left.
+        report: Told in a few words what is being done.
+    """
+    if record.ray_pid:
+        report("stopping Ray")
+        if ray.is_initialized():
+            ray.shutdown()
+        stop_ray(record.ray_pid, record.temp_dir)
+        shutil.rmtree(record.temp_dir, ignore_errors=True)
+    else:
+        report("stopping gateway, hosts and registry")
+        join_ray(record.address)
+        _stop_app(record.app)
+    records.delete(record.app)
+
+
+def _stop_app(app: str) -> None:
+    serve.delete(app)
+    try:
+        registry = ray.get_actor(registry_name(app), NAMESPACE)
+        ray.get(registry.stop.remote(), timeout=CALL_S)
+    except (ValueError, RayError) as error:
+        msg = f"The registry of {app} could not be asked to stop: {error}"
+        raise ClusterUnreachable(msg) from error
+    ray.kill(registry, no_restart=True)
+
+
+def status(record: ClusterRecord) -> dict[str, Any]:
+    """Return what runs where: the registry's summary, every host's counters, the URLs.
+
+    Raises:
+        ClusterUnreachable: The cluster or its registry does not answer.
+    """
+    join_ray(record.address)
+    try:
+        registry = ray.get_actor(registry_name(record.app), NAMESPACE)
+        found: dict[str, Any] = ray.get(registry.status.remote(), timeout=CALL_S)
+    except (ValueError, RayError) as error:
+        msg = f"The registry of {record.app} does not answer ({str(error).splitlines()[0]})."
+        raise ClusterUnreachable(msg) from error
+    return {**found, "gateway": record.gateway_url, "dashboard": record.dashboard_url, "address": record.address}

@@ -1,0 +1,73 @@
+"""`make bench`: figures beside their peers', printed and written to .bench/results.json. Never a test."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+from collections.abc import AsyncIterator, Callable
+from importlib.metadata import version
+
+from rich.console import Console
+
+from tests.bench.drive import Plan
+from tests.bench.http_rows import HttpRows
+from tests.bench.python_rows import PythonRows
+from tests.bench.records import Record, show, write
+from tests.bench.stage import FOLDER, Stage, stage, sync_ms
+
+Row = Callable[[Stage, PythonRows], AsyncIterator[Record]]
+
+ROWS: dict[str, Row] = {
+    "commands.sqlite": lambda _, rows: rows.many(),
+    "commands.hot": lambda _, rows: rows.hot(),
+    "latency.one": lambda _, rows: rows.one(),
+    "http.commands": lambda on, _: HttpRows(on).commands(),
+    "http.batch": lambda on, _: HttpRows(on).batch(),
+}
+
+
+def main() -> None:
+    """Measure the rows asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", metavar="NAME", action="append", choices=[*ROWS], help=f"one of {', '.join(ROWS)}")
+    parser.add_argument("--quick", action="store_true", help="2 s per measurement instead of 5: a look, not a result")
+    parser.add_argument("--seconds", type=float, help="seconds per measurement")
+    options = parser.parse_args()
+    seconds = options.seconds or (2.0 if options.quick else 5.0)
+    asyncio.run(_measure(options.only or list(ROWS), Plan(warm_up_s=min(1.0, seconds / 4), seconds=seconds)))
+
+
+async def _measure(names: list[str], plan: Plan) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)  # the table is wider than what rich assumes of a file
+    cores, load = os.cpu_count() or 1, os.getloadavg()[0]
+    disk_ms = sync_ms(FOLDER)
+    console.print(
+        f"Python {platform.python_version()}, Ray {version('ray')}, {cores} cores; load average before anything was"
+        f" started: {load:.2f}; this disk syncs 4 kB in {disk_ms:.2f} ms (median)."
+    )
+    if load > cores / 4:
+        console.print("[yellow]The machine is busy with something else: take every figure as a lower bound.[/]")
+    records = [
+        Record("machine.load", load, f"on {cores} cores"),
+        Record("machine.sync", disk_ms, "ms"),
+    ]
+    with console.status("starting Ray and the bank") as status:
+        async with stage(plan, serving=any(name.startswith("http") for name in names)) as on:
+            rows = PythonRows(on)
+            for name in names:
+                status.update(f"measuring {name}")
+                records += [record async for record in ROWS[name](on, rows)]
+            again, repeated = on.client.retries, on.client.repeated
+            status.update("stopping Ray")
+    write(records, FOLDER / "results.json")
+    show(records, console)
+    console.print(f"Load average after: {os.getloadavg()[0]:.2f}. Commands sent again: {again}, repeats: {repeated}.")
+    console.print(f"Written to {FOLDER / 'results.json'}.")
+
+
+if __name__ == "__main__":
+    main()

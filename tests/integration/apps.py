@@ -1,0 +1,66 @@
+"""The apps the integration tests run; each test that kills something has one of its own."""
+
+from pydantic import BaseModel
+
+from remora import App, Durable, EntityOptions, Event, EventSourced, Settings, command, query
+
+
+class Marks(BaseModel):
+    numbers: list[int] = []
+
+
+class Marked(Event):
+    number: int
+
+
+class Witness(EventSourced[Marks, Marked]):
+    """Remembers every number it was given, in the order given: what is lost, doubled or swapped shows."""
+
+    options = EntityOptions(snapshot_every=50)
+
+    @command
+    async def mark(self, number: int) -> int:
+        self.emit(Marked(number=number))
+        return len(self.state.numbers)
+
+    @query
+    async def marks(self) -> list[int]:
+        return self.state.numbers
+
+    def apply(self, event: Marked) -> None:
+        self.state.numbers.append(event.number)
+
+
+class Count(BaseModel):
+    value: int = 0
+
+
+class Alone(Durable[Count]):
+    """Lives in an actor of its own."""
+
+    options = EntityOptions(placement="dedicated")
+
+    @command
+    async def add(self, amount: int) -> int:
+        self.state.value += amount
+        return self.state.value
+
+    @query
+    async def value(self) -> int:
+        return self.state.value
+
+
+def _app(name: str) -> App:
+    return App(name, entities=[Witness, Alone])
+
+
+common = _app("common")
+host_killed = _app("host-killed")
+all_killed = _app("all-killed")
+registry_killed = _app("registry-killed")
+both_killed = _app("both-killed")
+frozen = _app("frozen")
+fenced = _app("fenced")
+alone_killed = _app("alone-killed")
+few_shards = App("few-shards", entities=[Witness], settings=Settings(shards=16))
+unopened = _app("unopened")

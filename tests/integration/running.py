@@ -1,0 +1,131 @@
+"""An app that runs on the tests' Ray cluster, and what tests do to its processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray.util import list_named_actors
+from ray.util.state import list_actors
+
+from remora import Client, RemoraError
+from remora.app import load_app
+from remora.cluster import bootstrap
+from remora.cluster.names import host_prefix, registry_name
+from remora.cluster.transport import RayDirectory, find_actor
+from remora.sharding.hashing import shard_of
+from remora.sharding.table import HostRow
+
+POLL_S = 0.005
+"""Seconds between looks at a condition: what a measured time may be off by."""
+
+
+async def until(condition: Callable[[], bool], within_s: float, what: str) -> float:
+    """Wait until something holds; return the seconds it took."""
+    began = time.perf_counter()
+    while not condition():
+        assert time.perf_counter() - began < within_s, f"not within {within_s:g} s: {what}"
+        await asyncio.sleep(POLL_S)  # noqa: TID251 - a bounded wait for a condition of other processes
+    return time.perf_counter() - began
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process runs; one that has ended and waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """Return the environment a process was started with."""
+    lines = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A running app."""
+
+    name: str
+    path: str
+    client: Client
+    store: Path
+
+    def hosts(self) -> list[HostRow]:
+        """Return the shared hosts of the client's table."""
+        return [row for row in self.client.table.hosts.values() if not row.dedicated]
+
+    def balanced(self, hosts: int) -> bool:
+        """Return whether so many hosts have all shards, evenly."""
+        counts = [len(self.client.table.owned_by(row.incarnation)) for row in self.hosts()]
+        shards = self.client.settings.shards
+        return len(counts) == hosts and sum(counts) == shards and max(counts) - min(counts) <= 1
+
+    def shard(self, key: str) -> str:
+        """Return the shard of ``type/id``."""
+        return shard_of(key, self.client.settings.shards)
+
+    def registry_pid(self) -> int:
+        """Return the registry's process, or 0 while Ray restarts it."""
+        found = list_actors(filters=[("name", "=", registry_name(self.name)), ("state", "=", "ALIVE")])
+        return int(found[0].pid) if found else 0
+
+    def host_actors(self) -> set[str]:
+        """Return the names of the shared hosts' actors that Ray runs, in the table or not."""
+        named = list_named_actors(all_namespaces=True)
+        return {one["name"] for one in named if one["name"].startswith(host_prefix(self.name))}
+
+    async def registry_answers(self, within_s: float) -> float:
+        """Wait for the registry's answer to a question; return the seconds it took."""
+        directory, began = RayDirectory(self.name), time.perf_counter()
+        async with asyncio.timeout(within_s):
+            while True:
+                try:
+                    await directory.table(-1)
+                except RemoraError:
+                    await asyncio.sleep(POLL_S)  # noqa: TID251 - a bounded wait for another process
+                else:
+                    return time.perf_counter() - began
+
+    def rows(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        """Read from the store, past the platform."""
+        with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True, timeout=10.0)) as connection:
+            return connection.execute(statement, values).fetchall()
+
+
+def kill(row: HostRow) -> float:
+    """End a host as a crash would; return when."""
+    at = time.perf_counter()
+    os.kill(row.pid, signal.SIGKILL)
+    return at
+
+
+@asynccontextmanager
+async def running(path: str, store: Path, hosts: int = 2) -> AsyncIterator[Running]:
+    """Run an app on the joined cluster and stop it again."""
+    app = load_app(path)
+    await bootstrap.ensure_platform(path, f"sqlite:///{store}", hosts)
+    try:
+        async with await bootstrap.open_client(app) as client:
+            started = Running(app.name, path, client, store)
+            await until(lambda: started.balanced(hosts), 30, "all shards are placed evenly")
+            yield started
+    finally:
+        await stop(app.name)
+
+
+async def stop(name: str) -> None:
+    """Stop an app's hosts and registry."""
+    registry = await find_actor(registry_name(name))
+    async with asyncio.timeout(30):
+        await registry.stop.remote()
+    ray.kill(registry, no_restart=True)

@@ -1,0 +1,335 @@
+"""Which host owns which entity: pure decisions, from table and event to plan."""
+
+import statistics
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remora.sharding import registry as decisions
+from remora.sharding.allocation import allocate, rebalance
+from remora.sharding.hashing import entity_key, shard_of
+from remora.sharding.registry import Plan
+from remora.sharding.table import HostRow, ShardRow, Table, decode_table, encode_table
+
+SHARDS = 12
+
+
+def host(number: int, name: str = "", dedicated: str = "") -> HostRow:
+    return HostRow(number, name or f"host-{number}", dedicated=dedicated)
+
+
+def up(*numbers: int, shards: int = SHARDS) -> Table:
+    """Return the table after those hosts joined together."""
+    return decisions.joined(Table(), [host(number) for number in numbers], shards).table
+
+
+def owners(table: Table) -> dict[int, int]:
+    return {number: len(table.owned_by(number)) for number in table.hosts}
+
+
+def check_is_written(before: Table, plan: Plan) -> None:
+    """What a plan says is exactly what it writes; nobody loses a shard without a fence or a release."""
+    assert plan.table.version == before.version + 1
+    assert plan.table.shards == {**before.shards, **plan.assign}
+    for name, row in plan.assign.items():
+        old = before.shards.get(name, ShardRow(0, 0))
+        assert old.owner in {0, *plan.fence}, f"{name} was taken from {old.owner}, which stands"
+        assert row.epoch == old.epoch + (1 if row.owner else 0)
+
+
+# -- entity → shard ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "shards", "shard"),
+    [
+        ("123456789", 2**32, "3421780262"),  # the check value of CRC-32/ISO-HDLC
+        ("account/alice", 256, "247"),
+        ("account/bob", 256, "130"),
+        ("aircraft/N14228", 256, "50"),
+        ("airport/JFK", 256, "65"),
+        ("konto/ärger", 256, "227"),
+        ("a/😀", 256, "209"),
+        ("account/alice", 7, "3"),
+        ("account/alice", 1, "0"),
+    ],
+)
+def test_the_hash_of_a_key_never_changes_because_every_store_depends_on_it(key: str, shards: int, shard: str) -> None:
+    assert shard_of(key, shards) == shard
+
+
+def test_a_key_is_type_and_id() -> None:
+    assert entity_key("account", "alice") == "account/alice"
+
+
+@pytest.mark.parametrize("form", ["{}", "user-{}", "N{:05d}", "2013-01-{:03d}", "{:x}"])
+def test_entities_spread_evenly_over_shards(form: str) -> None:
+    counts = dict.fromkeys(map(str, range(256)), 0)
+    for number in range(51_200):
+        counts[shard_of(entity_key("account", form.format(number)), 256)] += 1
+
+    # 200 on average; a fair draw spreads by its root, and never leaves six of those.
+    assert min(counts.values()) > 200 - 6 * 200**0.5
+    assert max(counts.values()) < 200 + 6 * 200**0.5
+    assert statistics.pstdev(counts.values()) < 2 * 200**0.5
+
+
+# -- allocation and rebalance ------------------------------------------------------------------------
+
+
+def test_new_shards_go_to_whoever_has_fewest() -> None:
+    assert allocate(["a", "b", "c"], {1: 2, 2: 0, 3: 1}) == {"a": 2, "b": 2, "c": 3}
+
+
+def test_without_hosts_nothing_is_allocated() -> None:
+    assert allocate(["a"], {}) == {}
+    assert rebalance({}, 10) == {}
+
+
+def test_even_hosts_are_left_alone() -> None:
+    assert rebalance({1: ["a", "b"], 2: ["c"]}, 10) == {}
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(1, 64))
+def test_a_rebalance_moves_each_shard_once_no_more_than_allowed_and_only_towards_balance(
+    sizes: list[int], moves_max: int
+) -> None:
+    names = iter(range(1_000))
+    owned = {number: [str(next(names)) for _ in range(size)] for number, size in enumerate(sizes, 1)}
+
+    moves = rebalance(owned, moves_max)
+
+    assert len(moves) <= moves_max
+    after = {number: set(shards) for number, shards in owned.items()}
+    for shard, (source, target) in moves.items():
+        assert source != target
+        after[source].remove(shard)
+        after[target].add(shard)
+    assert max(map(len, after.values())) <= max(sizes)
+    assert min(map(len, after.values())) >= min(sizes)
+    if len(moves) < moves_max:
+        assert max(map(len, after.values())) - min(map(len, after.values())) <= 1
+        # the fewest moves possible: what is above the even share has to leave, nothing else
+        fewest = sum(max(0, len(owned[n]) - len(after[n])) for n in owned)
+        assert len(moves) == fewest
+
+
+@pytest.mark.parametrize("start", ["one_has_all", "half_are_new", "one_is_new"])
+def test_a_hundred_hosts_and_a_thousand_shards_are_in_balance_after_two_rounds(start: str) -> None:
+    names = [str(number) for number in range(1_000)]
+    if start == "one_has_all":
+        owned = {1: names} | {number: [] for number in range(2, 101)}
+    elif start == "half_are_new":
+        owned = {n: names[(n - 1) * 20 : n * 20] if n <= 50 else [] for n in range(1, 101)}
+    else:
+        owned = {n: names[n - 1 :: 99] if n <= 99 else [] for n in range(1, 101)}
+
+    for _ in range(2):
+        for shard, (source, target) in rebalance(owned, 1_000).items():
+            owned[source].remove(shard)
+            owned[target].append(shard)
+
+    assert {len(shards) for shards in owned.values()} == {10}
+    assert rebalance(owned, 1_000) == {}
+
+
+# -- hosts come --------------------------------------------------------------------------------------
+
+
+def test_hosts_that_join_together_share_evenly() -> None:
+    plan = decisions.joined(Table(), [host(1), host(2), host(3)], SHARDS)
+
+    check_is_written(Table(), plan)
+    assert owners(plan.table) == {1: 4, 2: 4, 3: 4}
+    assert {row.epoch for row in plan.table.shards.values()} == {1}
+    assert plan.fence == ()
+
+
+def test_a_host_that_joins_later_gets_nothing_that_another_owns() -> None:
+    before = up(1, 2)
+
+    plan = decisions.joined(before, [host(3)], SHARDS)
+
+    check_is_written(before, plan)
+    assert owners(plan.table) == {1: 6, 2: 6, 3: 0}
+    assert plan.assign == {}
+
+
+def test_a_host_that_comes_back_under_its_name_fences_its_former_self_whose_shards_are_shared_out() -> None:
+    before = up(1, 2)
+
+    plan = decisions.joined(before, [host(3, "host-1")], SHARDS)
+
+    check_is_written(before, plan)
+    assert plan.fence == (1,)
+    assert sorted(plan.table.hosts) == [2, 3]
+    assert owners(plan.table) == {2: 6, 3: 6}
+    assert {plan.table.shards[name].epoch for name in before.owned_by(1)} == {2}
+
+
+def test_the_first_host_after_a_time_without_any_gets_everything() -> None:
+    empty = decisions.gone(up(1), [1], SHARDS).table
+    assert {row.owner for row in empty.shards.values()} == {0}
+
+    plan = decisions.joined(empty, [host(2)], SHARDS)
+
+    check_is_written(empty, plan)
+    assert owners(plan.table) == {2: SHARDS}
+    assert {row.epoch for row in plan.table.shards.values()} == {2}
+
+
+# -- hosts go ----------------------------------------------------------------------------------------
+
+
+def test_the_shards_of_a_host_that_is_gone_go_to_survivors_at_once_and_it_is_fenced() -> None:
+    before = up(1, 2, 3)
+
+    plan = decisions.gone(before, [2], SHARDS)
+
+    check_is_written(before, plan)
+    assert plan.fence == (2,)
+    assert owners(plan.table) == {1: 6, 3: 6}
+    assert set(plan.assign) == set(before.owned_by(2)), "nobody else's shards move"
+
+
+def test_several_hosts_may_be_gone_at_once() -> None:
+    before = up(1, 2, 3)
+
+    plan = decisions.gone(before, [1, 3, 99], SHARDS)
+
+    check_is_written(before, plan)
+    assert plan.fence == (1, 3)
+    assert owners(plan.table) == {2: SHARDS}
+
+
+def test_a_host_that_nobody_knows_is_no_reason_to_do_anything() -> None:
+    before = up(1, 2)
+
+    plan = decisions.gone(before, [7], SHARDS)
+
+    assert (plan.fence, plan.assign) == ((), {})
+
+
+def test_every_shard_is_told_to_its_new_owner_with_its_epoch() -> None:
+    plan = decisions.gone(up(1, 2, 3), [2], SHARDS)
+
+    told = plan.by_host()
+
+    assert set(told) == {1, 3}
+    assert {name: epoch for shards in told.values() for name, epoch in shards.items()} == {
+        name: row.epoch for name, row in plan.assign.items()
+    }
+
+
+# -- hand-off ----------------------------------------------------------------------------------------
+
+
+def test_released_shards_go_where_the_rebalance_wanted_them_with_the_next_epoch() -> None:
+    before = up(1, 2, 3)
+    mine = before.owned_by(1)[:2]
+
+    plan = decisions.released(before, 1, mine, {mine[0]: 3, mine[1]: 2})
+
+    assert plan.assign == {mine[0]: ShardRow(3, 2), mine[1]: ShardRow(2, 2)}
+    assert plan.fence == ()
+    assert plan.table.version == before.version + 1
+
+
+def test_released_shards_whose_target_is_gone_go_to_whoever_has_fewest() -> None:
+    before = up(1, 2, 3)
+    (mine,) = before.owned_by(1)[:1]
+
+    plan = decisions.released(before, 1, [mine], {mine: 99})
+
+    assert plan.assign[mine].owner in {2, 3}
+
+
+def test_the_last_host_takes_its_own_released_shards_anew() -> None:
+    before = up(1)
+    (mine,) = before.owned_by(1)[:1]
+
+    plan = decisions.released(before, 1, [mine], {})
+
+    assert plan.assign == {mine: ShardRow(1, 2)}
+
+
+def test_rounds_of_moves_bring_a_new_host_its_share() -> None:
+    table = decisions.joined(up(1, 2), [host(3)], SHARDS).table
+
+    for _ in range(4):
+        for shard, (source, target) in decisions.moves(table, 2).items():
+            table = decisions.released(table, source, [shard], {shard: target}).table
+
+    assert owners(table) == {1: 4, 2: 4, 3: 4}
+    assert decisions.moves(table, 2) == {}
+
+
+# -- dedicated entities ------------------------------------------------------------------------------
+
+
+def test_a_dedicated_entity_gets_a_shard_of_its_own_and_waits_for_its_actor() -> None:
+    plan = decisions.want_dedicated(up(1), "board/network")
+
+    assert plan.assign == {"board/network": ShardRow(0, 0)}
+    assert decisions.unplaced_dedicated(plan.table) == ["board/network"]
+
+
+def test_the_actor_of_a_dedicated_entity_gets_that_shard_and_no_other() -> None:
+    before = decisions.want_dedicated(up(1, 2), "board/network").table
+
+    plan = decisions.joined(before, [host(3, "entity/board/network", dedicated="board/network")], SHARDS)
+
+    assert plan.assign == {"board/network": ShardRow(3, 1)}
+    assert owners(plan.table) == {1: 6, 2: 6, 3: 1}
+    assert decisions.moves(plan.table, 10) == {}, "it takes no part in the rebalance"
+
+
+def test_a_dedicated_entity_without_its_actor_is_not_given_to_a_shared_host() -> None:
+    table = decisions.want_dedicated(up(1, 2), "board/network").table
+    table = decisions.joined(table, [host(3, "entity/board/network", dedicated="board/network")], SHARDS).table
+
+    plan = decisions.gone(table, [3], SHARDS)
+
+    assert plan.assign == {"board/network": ShardRow(0, 1)}
+    assert decisions.unplaced_dedicated(plan.table) == ["board/network"]
+
+
+# -- any life of a cluster ---------------------------------------------------------------------------
+
+STEPS = st.lists(st.sampled_from(string.ascii_lowercase[:9]), min_size=1, max_size=40)
+
+
+@given(STEPS)
+def test_whatever_happens_every_shard_has_one_owner_that_stands_and_epochs_only_grow(steps: list[str]) -> None:
+    table, number = up(1, 2), 2
+    for letter in steps:
+        before = table
+        if letter in "abc":
+            number += 1
+            plan = decisions.joined(table, [host(number, f"host-{letter}")], SHARDS)
+        elif letter in "def":
+            plan = decisions.gone(table, sorted(table.hosts)[: "def".index(letter)], SHARDS)
+        else:
+            moves = decisions.moves(table, 3)
+            source = next(iter(moves.values()))[0] if moves else 0
+            names = [name for name, (start, _) in moves.items() if start == source]
+            if not names:
+                continue
+            plan = decisions.released(table, source, names, {name: moves[name][1] for name in names})
+        table = plan.table
+
+        assert table.version == before.version + 1
+        assert {row.owner for row in table.shards.values()} <= ({*table.hosts} if table.hosts else {0})
+        assert set(before.hosts) - set(table.hosts) == set(plan.fence)
+        for name, row in before.shards.items():
+            assert table.shards[name].epoch >= row.epoch
+            if table.shards[name].owner not in {row.owner, 0}:
+                assert table.shards[name].epoch == row.epoch + 1
+
+
+def test_a_table_travels_whole() -> None:
+    table = decisions.want_dedicated(up(1, 2), "board/nétwork").table
+
+    assert decode_table(encode_table(table)) == table
