@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -239,6 +240,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--store", default=None, help="store URL (default: .remora/flights.db in this folder)")
     parser.add_argument("--no-kill", action="store_true", help="leave all hosts alive")
     options = parser.parse_args(arguments)
+    # Ray reports a killed worker on the console; here it is the point of the exercise.
+    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
     from remora import operations
 
     rows = min(options.rows or count(), count())

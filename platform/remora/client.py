@@ -21,7 +21,18 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 from remora.channel import Channel, Sending, Transport
 from remora.clock import Clock
 from remora.contract import EntitySpec, HandlerSpec
-from remora.errors import DeadlineExceeded, HostGone, Overloaded, PayloadTooLarge, RemoraError, Verdict, decode_error
+from remora.errors import (
+    DeadlineExceeded,
+    Fenced,
+    HostGone,
+    NotOwner,
+    Overloaded,
+    PayloadTooLarge,
+    RemoraError,
+    StoreUnavailable,
+    Verdict,
+    decode_error,
+)
 from remora.ids import CommandIds, check_command_id, check_entity_id
 from remora.messages import ERROR, FIRST, REPEATED, REPEATED_ERROR, STALE, VALUE, Ask
 from remora.reference import Reference
@@ -34,6 +45,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="Entity[Any]")
 
+_OUTCOME_UNKNOWN = (HostGone, StoreUnavailable, Fenced)
+"""After these a command may have been applied; after every other refusal that is followed up it was not."""
 SWEEP_S = 0.05
 """Seconds between looks for passed deadlines: how late ``DeadlineExceeded`` may come."""
 RESEND_MIN_S = 0.005
@@ -96,12 +109,14 @@ class Pending:
 class Lane:
     """The open commands of one sender to one entity, in order."""
 
-    __slots__ = ("key", "open", "timer", "waiting")
+    __slots__ = ("key", "open", "rounds", "timer", "waiting")
 
     def __init__(self, key: tuple[str, str]) -> None:
         self.key = key
         self.open: dict[int, Pending] = {}
         self.waiting = 0
+        self.rounds = 0
+        """Times it was sent again since the last answer: as long as it gets on, it is not slowed down."""
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -192,7 +207,7 @@ class Client:
     async def call(  # noqa: PLR0913 - everything that can be said about one call
         self, spec: EntitySpec, method: HandlerSpec | str, entity_id: str, args: bytes, *,
         command_id: str | None = None, deadline_s: float | None = None, stale: bool = False, lane: bool = True,
-        chain: tuple[str, ...] = (),
+        chain: tuple[str, ...] = (), first: bool = False,
     ) -> tuple[int, bytes]:  # fmt: skip
         """Ask and wait for the answer.
 
@@ -206,6 +221,7 @@ class Client:
             stale: Queries only: answer also without a live lease.
             lane: Keep the order among this client's commands to the entity.
             chain: Keys of the entities that wait for this call.
+            first: ``command_id`` was made with ``ids`` for this very call, so it cannot be a repeat.
 
         Returns:
             (verdict, reply as JSON); the verdict tells a recorded reply from a new one.
@@ -231,7 +247,7 @@ class Client:
         wait_s = spec.options.deadline_s if deadline_s is None else deadline_s
         ask = Ask(
             self.number(), spec.type, entity_id, name, args, identity, wait_s, "", 0, 0, chain,
-            (STALE if stale else 0) | (FIRST if command_id is None else 0),
+            (STALE if stale else 0) | (FIRST if first or command_id is None else 0),
         )  # fmt: skip
         if lane and not query:
             ask.lane, ask.seq = self.session, ask.n
@@ -245,7 +261,9 @@ class Client:
         if verdict in {REPEATED, REPEATED_ERROR}:
             self.repeated += 1
         if verdict in {ERROR, REPEATED_ERROR}:
-            raise decode_error(payload)
+            error = decode_error(payload)
+            error.repeated = verdict == REPEATED_ERROR
+            raise error
         return verdict, payload
 
     # -- shared with the outbox ------------------------------------------------------------------
@@ -302,7 +320,7 @@ class Client:
         if row is None or host is None:
             if "/" in pending.shard:
                 self._place(pending.shard)
-            error = HostGone(
+            error = NotOwner(
                 f"Shard {pending.shard} of {pending.entity} has no owner at the moment.", entity=pending.entity
             )
             self._refused(pending, error)
@@ -347,24 +365,32 @@ class Client:
 
     def _broken(self, sendings: list[Sending], error: RemoraError) -> None:
         for sending in sendings:
+            sending.ask.flags &= ~FIRST  # whatever the error: how far it came is not known
             self._refused(cast("Pending", sending), error)
 
     def _refused(self, pending: Pending, error: RemoraError) -> None:
         if pending.n not in self._open:
             return
         pending.last_error = error
+        if isinstance(error, _OUTCOME_UNKNOWN):
+            pending.ask.flags &= ~FIRST
         pending.channel = None
         pending.waiting = True
         pending.attempts += 1
-        pause = min(RESEND_MIN_S * 2 ** min(pending.attempts, 10), RESEND_MAX_S)
-        pause = max(error.retry_after_s, pause) * (0.75 + 0.5 * self._rng.random())
         lane = pending.lane
         if lane is None:
+            pause = self._pause_s(error, pending.attempts)
             self._waiting[pending.n] = asyncio.get_running_loop().call_later(pause, self._again, pending)
             return
         lane.waiting += 1
         if lane.timer is None:
+            lane.rounds += 1
+            pause = self._pause_s(error, lane.rounds)
             lane.timer = asyncio.get_running_loop().call_later(pause, self._again_in_order, lane)
+
+    def _pause_s(self, error: RemoraError, attempts: int) -> float:
+        pause = min(RESEND_MIN_S * 2 ** min(attempts, 10), RESEND_MAX_S)
+        return max(error.retry_after_s, pause) * (0.75 + 0.5 * self._rng.random())
 
     def _again(self, pending: Pending) -> None:
         timer = self._waiting.pop(pending.n, None)
@@ -394,7 +420,6 @@ class Client:
         self.retries += 1
         del self._open[pending.n]
         pending.n = pending.ask.n = self.number()
-        pending.ask.flags &= ~FIRST
         pending.ask.ttl_s = max(pending.deadline_s - self._clock.monotonic_s(), 0.001)
         self._open[pending.n] = pending
 
@@ -411,6 +436,7 @@ class Client:
             if pending.waiting:
                 lane.waiting -= 1
             lane.open.pop(pending.ask.seq, None)
+            lane.rounds = 0
             if not lane.open:
                 if lane.timer is not None:
                     lane.timer.cancel()

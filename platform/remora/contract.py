@@ -140,11 +140,13 @@ class HandlerSpec:
         Raises:
             InvalidArgument: One finding per wrong argument, in ``details``.
         """
-        check_numbers(data, self.label)
+        suspicious = check_numbers(data, self.label)
         try:
             values = self._validate(data or b"{}").__dict__
         except ValidationError as error:
             raise invalid_argument(self.label, error) from None
+        if suspicious:
+            _refuse_wide_integers(values, self.label)  # a text of digits may have become an integer only now
         if self.keyword_only:
             return (), dict(zip(self.params, values.values(), strict=True))
         return tuple(values.values()), {}
@@ -166,23 +168,21 @@ class HandlerSpec:
         return self.reply.validator.validate_json(data)
 
 
-def check_numbers(data: bytes, where: str) -> None:
-    """Refuse JSON numbers that no store and no peer keeps exactly.
+def check_numbers(data: bytes, where: str) -> bool:
+    """Refuse JSON numbers that no store and no peer keeps exactly; return whether any looked like one.
 
     Raises:
         InvalidArgument: NaN, an infinity, or an integer over 64 bits.
     """
     if _SUSPICIOUS.search(data) is None:
-        return
+        return False
     try:
         parsed = _strict_json(data)
     except ValueError as error:
         msg = f"{where}: {error}"
         raise InvalidArgument(msg) from error
-    found = _find_wide_integer(parsed)
-    if found is not None:
-        msg = f"{where}: the integer {found} needs over 64 bits: send it as a string, or use a smaller one."
-        raise InvalidArgument(msg)
+    _refuse_wide_integers(parsed, where)
+    return True
 
 
 def _strict_json(data: bytes) -> object:
@@ -199,17 +199,19 @@ def _strict_json(data: bytes) -> object:
         raise ValueError(msg) from error
 
 
-def _find_wide_integer(value: object) -> int | None:
+def _refuse_wide_integers(value: object, where: str) -> None:
     todo = [value]
     while todo:
         item = todo.pop()
         if isinstance(item, int) and item not in _INT64:
-            return item
+            msg = f"{where}: an integer over 64 bits, of which no peer keeps all: use a smaller one, or declare the argument as str."
+            raise InvalidArgument(msg)
         if isinstance(item, dict):
             todo.extend(item.values())
-        elif isinstance(item, list):
+        elif isinstance(item, BaseModel):
+            todo.extend(item.__dict__.values())
+        elif isinstance(item, list | tuple | set | frozenset):
             todo.extend(item)
-    return None
 
 
 def invalid_argument(where: str, error: ValidationError) -> InvalidArgument:

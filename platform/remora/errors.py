@@ -93,6 +93,8 @@ class RemoraError(Exception):
         self.command_id = command_id
         self.retry_after_s = retry_after_s
         self.details = details or []
+        self.repeated = False
+        """Whether this is the recorded answer to a command decided before."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle all fields: errors cross process boundaries."""

@@ -81,8 +81,8 @@ class Reference:
         if self._spec.kind != "event_sourced":
             msg = f"{self._spec.cls.__name__} is {self._spec.kind}: only an EventSourced entity has a history."
             raise UnknownCommand(msg)
-        if not (after >= 0 and 0 < limit <= HISTORY_LIMIT_MAX):
-            msg = f"history takes after >= 0 and limit from 1 to {HISTORY_LIMIT_MAX}."
+        if not (0 <= after < 2**63 and 0 < limit <= HISTORY_LIMIT_MAX):
+            msg = f"history takes after from 0 to 2**63 - 1 and limit from 1 to {HISTORY_LIMIT_MAX}."
             raise InvalidArgument(msg)
         args = msgspec.json.encode({"after": after, "limit": limit})
         return await self._built_in("$events", args)  # type: ignore[no-any-return]  # JSON

@@ -23,8 +23,8 @@ SETTLED_S = 90.0
 async def settled(app: Running) -> None:
     """Wait until every durable send has arrived."""
     async with asyncio.timeout(SETTLED_S):
-        while (await bootstrap.outbox_counts(app.name))[0]:
-            await asyncio.sleep(POLL_S)  # noqa: TID251 - a bounded wait for other processes
+        while (await bootstrap.outbox_counts(app.name))[0]:  # noqa: ASYNC110 - a bounded wait for other processes
+            await asyncio.sleep(POLL_S)  # noqa: TID251 - as above
     assert await bootstrap.outbox_counts(app.name) == (0, 0)
 
 

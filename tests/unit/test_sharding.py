@@ -2,6 +2,7 @@
 
 import statistics
 import string
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -27,6 +28,12 @@ def up(*numbers: int, shards: int = SHARDS) -> Table:
 
 def owners(table: Table) -> dict[int, int]:
     return {number: len(table.owned_by(number)) for number in table.hosts}
+
+
+def release(table: Table, names: Sequence[str]) -> Table:
+    """Return what the store holds after the owners of those shards released them."""
+    given_up = {name: ShardRow(0, table.shards[name].epoch) for name in names}
+    return Table(table.version, table.hosts, {**table.shards, **given_up})
 
 
 def check_is_written(before: Table, plan: Plan) -> None:
@@ -230,7 +237,7 @@ def test_released_shards_go_where_the_rebalance_wanted_them_with_the_next_epoch(
     before = up(1, 2, 3)
     mine = before.owned_by(1)[:2]
 
-    plan = decisions.released(before, 1, mine, {mine[0]: 3, mine[1]: 2})
+    plan = decisions.refreshed(before, release(before, mine), SHARDS, {mine[0]: 3, mine[1]: 2})
 
     assert plan.assign == {mine[0]: ShardRow(3, 2), mine[1]: ShardRow(2, 2)}
     assert plan.fence == ()
@@ -241,18 +248,59 @@ def test_released_shards_whose_target_is_gone_go_to_whoever_has_fewest() -> None
     before = up(1, 2, 3)
     (mine,) = before.owned_by(1)[:1]
 
-    plan = decisions.released(before, 1, [mine], {mine: 99})
+    plan = decisions.refreshed(before, release(before, [mine]), SHARDS, {mine: 99})
 
-    assert plan.assign[mine].owner in {2, 3}
+    assert plan.assign == {mine: ShardRow(1, 2)}
 
 
 def test_the_last_host_takes_its_own_released_shards_anew() -> None:
     before = up(1)
     (mine,) = before.owned_by(1)[:1]
 
-    plan = decisions.released(before, 1, [mine], {})
+    plan = decisions.refreshed(before, release(before, [mine]), SHARDS)
 
     assert plan.assign == {mine: ShardRow(1, 2)}
+
+
+def test_reading_the_store_again_without_news_changes_nothing() -> None:
+    before = up(1, 2, 3)
+
+    plan = decisions.refreshed(before, before, SHARDS)
+
+    assert (plan.assign, plan.fence, plan.table.hosts, plan.table.shards) == ({}, (), before.hosts, before.shards)
+
+
+def test_a_host_that_went_on_under_a_new_incarnation_keeps_its_shards() -> None:
+    before = up(1, 2)
+    shards = {
+        name: ShardRow(3, row.epoch + 1) if row.owner == 1 else row for name, row in before.shards.items()
+    }
+    stored = Table(before.version, {2: host(2), 3: host(3, "host-1")}, shards)
+
+    plan = decisions.refreshed(before, stored, SHARDS)
+
+    assert (plan.assign, plan.fence) == ({}, ())
+    assert (plan.table.hosts, plan.table.shards) == (stored.hosts, stored.shards)
+
+
+def test_a_host_that_the_store_has_and_that_has_not_reported_yet_gets_no_shards() -> None:
+    before = up(1, 2)
+    stored = release(Table(before.version, {**before.hosts, 3: host(3)}, before.shards), ["0"])
+
+    plan = decisions.refreshed(before, stored, SHARDS)
+
+    assert 3 not in plan.table.hosts
+    assert plan.assign["0"].owner in {1, 2}
+
+
+def test_a_host_that_joins_after_the_store_was_read_again_is_not_taken_for_its_former_self() -> None:
+    before = up(1)
+    seen = Table(before.version, {**before.hosts, 2: host(2)}, before.shards)
+
+    plan = decisions.joined(seen, [host(2)], SHARDS)
+
+    assert plan.fence == ()
+    assert sorted(plan.table.hosts) == [1, 2]
 
 
 def test_rounds_of_moves_bring_a_new_host_its_share() -> None:
@@ -260,7 +308,8 @@ def test_rounds_of_moves_bring_a_new_host_its_share() -> None:
 
     for _ in range(4):
         for shard, (source, target) in decisions.moves(table, 2).items():
-            table = decisions.released(table, source, [shard], {shard: target}).table
+            assert table.shards[shard].owner == source
+            table = decisions.refreshed(table, release(table, [shard]), SHARDS, {shard: target}).table
 
     assert owners(table) == {1: 4, 2: 4, 3: 4}
     assert decisions.moves(table, 2) == {}
@@ -317,7 +366,8 @@ def test_whatever_happens_every_shard_has_one_owner_that_stands_and_epochs_only_
             names = [name for name, (start, _) in moves.items() if start == source]
             if not names:
                 continue
-            plan = decisions.released(table, source, names, {name: moves[name][1] for name in names})
+            targets = {name: moves[name][1] for name in names}
+            plan = decisions.refreshed(table, release(table, names), SHARDS, targets)
         table = plan.table
 
         assert table.version == before.version + 1

@@ -91,6 +91,20 @@ def environment() -> dict[str, str]:
     return found
 
 
+def _haproxy_files(folder: str) -> dict[str, str]:
+    """Keep HAProxy's files in the cluster's own folder, which goes with it, and not in one for the whole machine.
+
+    Ray puts a folder named by the node's id (56 characters) between, and socket paths end at 108.
+    """
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+    }
+
+
 def start_ray(cpus: int) -> RayProcess:
     """Start a one-node Ray cluster on loopback ports of its own.
 
@@ -116,7 +130,7 @@ def start_ray(cpus: int) -> RayProcess:
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=environment(),
+            env={**environment(), **_haproxy_files(temp_dir)},
             start_new_session=True,
         )
     _children[process.pid] = process

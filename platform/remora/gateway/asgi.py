@@ -55,7 +55,6 @@ log = logging.getLogger("remora.gateway")
 _JSON = (b"content-type", b"application/json")
 # An answer from a cache could miss commands acknowledged before the query was sent (G5).
 _NO_STORE = (b"cache-control", b"no-store")
-_REPLAYED = (b"idempotency-replayed", b"true")
 _NO_BODY = b"{}"
 _READS = frozenset({"GET", "HEAD"})
 
@@ -113,11 +112,11 @@ class Gateway:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008, "reason": "HTTP only"})
             return
+        path = route_path(scope)
+        if not path.startswith(b"/v1/"):
+            await self._control(scope, receive, send)  # answers its own failures, and raises them for the server's log
+            return
         try:
-            path = route_path(scope)
-            if not path.startswith(b"/v1/"):
-                await self._control(scope, receive, send)
-                return
             if path == b"/v1/batch":
                 await self._batch(scope, receive, send)
                 return
@@ -230,12 +229,13 @@ class Gateway:
                 routes.spec, handler, target, body or _NO_BODY, deadline_s=deadline_s(headers)
             )
             return [*routes.read_headers], payload
-        identity = command_id(headers) or client.ids.next()
+        given = command_id(headers)
+        identity = given or client.ids.next()
         try:
             body = await read_body(receive, headers, self._payload_max)
             verdict, payload = await client.call(
                 routes.spec, handler, target, body or _NO_BODY,
-                command_id=identity, deadline_s=deadline_s(headers), lane=False,
+                command_id=identity, first=given is None, deadline_s=deadline_s(headers), lane=False,
             )  # fmt: skip
         except RemoraError as error:
             # With its id a command can be sent again safely, also one that the caller gave none.
@@ -243,7 +243,7 @@ class Gateway:
             raise
         answered = [*routes.headers, (b"remora-command-id", identity.encode())]
         if verdict == REPEATED:
-            answered.append(_REPLAYED)
+            answered.append(problems.REPLAYED)
         return answered, payload
 
     async def _events(

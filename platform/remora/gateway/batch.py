@@ -34,7 +34,7 @@ from remora.errors import InvalidArgument, RemoraError
 from remora.gateway import problems
 from remora.gateway.problems import Headers
 from remora.gateway.request import Disconnected, Receive, Send, too_large
-from remora.ids import check_command_id, check_entity_id
+from remora.ids import check_entity_id
 from remora.messages import REPEATED
 
 IN_FLIGHT_MAX = 1024
@@ -196,17 +196,15 @@ class Batch:
             spec = self._app.spec(line.type)
             handler = spec.handler(line.command)
             check_entity_id(line.id, line.type)
-            identity = (
-                ""
-                if handler.is_query
-                else check_command_id(identity)
-                if identity is not None
-                else self._client.ids.next()
-            )
+            if handler.is_query:
+                identity = None
+            elif identity is None:
+                identity = self._client.ids.next()
             verdict, payload = await self._client.call(
-                spec, handler, line.id, bytes(line.args), command_id=identity or None, deadline_s=self._deadline_s
-            )
-            out = _success(entry.index, identity, payload, replayed=verdict == REPEATED)
+                spec, handler, line.id, bytes(line.args),
+                command_id=identity, first=line.command_id is None, deadline_s=self._deadline_s,
+            )  # fmt: skip
+            out = _success(entry.index, identity or "", payload, replayed=verdict == REPEATED)
         except RemoraError as error:
             error.command_id = error.command_id or identity or ""
             out = _failure(entry.index, error)

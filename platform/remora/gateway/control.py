@@ -37,7 +37,7 @@ def control(app: App, unowned: Callable[[], int]) -> FastAPI:
         unowned: Returns how many shards have no host at the moment.
     """
     document = openapi(app, _release())
-    api = FastAPI(title=app.name, docs_url=None, redoc_url=None)
+    api = FastAPI(title=app.name, docs_url=None, redoc_url=None, redirect_slashes=False)
     api.openapi = lambda: document  # type: ignore[method-assign]  # the way FastAPI documents for one's own document
 
     @api.get("/")
@@ -74,6 +74,11 @@ def control(app: App, unowned: Callable[[], int]) -> FastAPI:
     async def refused_by_router(request: Request, error: HTTPException) -> Response:
         return _problem(_from_http(request, error))
 
+    @api.exception_handler(Exception)
+    async def failed(*_: object) -> Response:
+        body = problems.encode(problems.unexpected())
+        return Response(body, HTTPStatus.INTERNAL_SERVER_ERROR, media_type=problems.MEDIA_TYPE.decode())
+
     return api
 
 
@@ -90,7 +95,7 @@ def _from_http(request: Request, error: HTTPException) -> RemoraError:
         msg = f"{request.method} is not for this path: use {' or '.join(allowed)}."
         return MethodNotAllowed(msg, details=[{"allow": method} for method in allowed])
     if error.status_code == HTTPStatus.NOT_FOUND:
-        return RouteNotFound(f"There is no path {request.url.path}: see /docs for those there are.")
+        return RouteNotFound(f"There is no path {request.scope['path']}: see /docs for those there are.")
     return InvalidInput(str(error.detail))
 
 

@@ -99,11 +99,17 @@ def unexpected() -> Problem:
     )
 
 
+REPLAYED = (b"idempotency-replayed", b"true")
+"""Header of an answer that was recorded when the command was first decided."""
+
+
 def headers(error: RemoraError) -> Headers:
     """Return the headers an error's answer has beside those of every answer."""
     found: Headers = []
     if error.command_id:
         found.append((b"remora-command-id", error.command_id.encode()))
+    if error.repeated:
+        found.append(REPLAYED)
     if error.status in _RETRY_AFTER and _retry(error):
         # At least 1: a client that reads whole seconds must not come back at once.
         found.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))

@@ -193,15 +193,19 @@ class Host:
 
     async def own(self, shards: dict[str, int]) -> None:
         """Begin to serve shards, with their epochs, that the store says are this host's."""
-        fresh = [name for name in shards if name not in self.shards]
-        for name in fresh:
-            self.shards[name] = Shard(self, name, shards[name])
+        fresh = []
+        for name, epoch in shards.items():
+            held = self.shards.get(name)
+            if held is None or (not held.accepting and epoch > held.epoch):  # released already, and taken anew
+                self.shards[name] = Shard(self, name, epoch)
+                fresh.append(name)
         if fresh:
             self.spawn(self.outbox.take_over(fresh))
 
     async def release(self, names: Iterable[str]) -> None:
         """Stop serving shards: running handlers end (bounded), all is flushed, the store is told."""
-        leaving = [self.shards[name] for name in names if name in self.shards]
+        wanted = list(names)
+        leaving = [self.shards[name] for name in wanted if name in self.shards]
         for shard in leaving:
             shard.accepting = False
         gone = set(leaving)
@@ -212,11 +216,11 @@ class Host:
         self._leave(cells, "The shard moves to another host.")
         await self.committer.flush()
         self.outbox.drop(shard.key for shard in leaving)
-        names_left = [shard.key for shard in leaving]
         # Until the store knows, nobody else may take them, and this host serves them no more: it has to get through.
-        await self.patiently(lambda: self.store.release(self.incarnation, names_left))
+        await self.patiently(lambda: self.store.release(self.incarnation, wanted))
         for shard in leaving:
-            self.shards.pop(shard.key, None)
+            if self.shards.get(shard.key) is shard:
+                del self.shards[shard.key]
 
     def _leave(self, cells: list[Cell], reason: str) -> None:
         error = NotOwner(reason)

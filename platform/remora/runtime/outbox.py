@@ -54,13 +54,17 @@ class Row:
 class Delivery(Pending):
     """One durable send under way."""
 
-    __slots__ = ("outbox", "row")
+    __slots__ = ("failures", "outbox", "row")
     outbox: Outbox
     row: Row
+    failures: int
 
     def wants_retry(self, error: RemoraError) -> bool:
         """Try again when the receiver's own code failed, a stated number of times."""
-        return isinstance(error, HandlerFailed | DeadlineExceeded) and self.attempts < TRIES_MAX
+        if not isinstance(error, HandlerFailed | DeadlineExceeded):
+            return False
+        self.failures += 1
+        return self.failures < TRIES_MAX
 
     def resolve(self, verdict: int, payload: bytes) -> None:
         """Take the receiver's answer; a business "no" is one too."""
@@ -209,7 +213,7 @@ class Outbox:
             SEND,
         )
         delivery: Any = self._client.pending(spec, ask, float("inf"), None, Delivery)
-        delivery.outbox, delivery.row = self, row
+        delivery.outbox, delivery.row, delivery.failures = self, row, 0
         self._client.submit(delivery)
         row.under_way.add(delivery)
         self._in_flight += 1

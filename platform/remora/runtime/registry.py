@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from remora.app import App
 from remora.clock import Clock
@@ -20,11 +20,16 @@ from remora.sharding import registry as decisions
 from remora.sharding.registry import Plan
 from remora.sharding.table import HostRow, Table
 
+T = TypeVar("T")
+
 POLL_S = 10.0
 """Seconds a long poll for the table is kept open."""
 BACKOFF_MAX_S = 5.0
 """Longest pause before a host that keeps failing is started again, in seconds."""
 
+PATIENCE_MIN_S = 0.05
+PATIENCE_MAX_S = 1.0
+"""Shortest and longest pause between tries while the store is away, in seconds."""
 TELL_S = 1.0
 """Longest the table waits for hosts to be told of their shards, in seconds."""
 FAILURE_WINDOW_S = 60.0
@@ -133,7 +138,10 @@ class Registry:
     async def gone(self, incarnations: Sequence[int], *, replace: bool = True) -> None:
         """Hosts are proven gone: their shards go to survivors at once, then they are replaced."""
         async with self._lock:
-            lost = [self._table.hosts[number] for number in incarnations if number in self._table.hosts]
+            # Told of by an incarnation that the store has ended meanwhile, a host is gone under its latest one.
+            names = {row.name for number in incarnations if (row := self._table.hosts.get(number)) is not None}
+            await self._read_again()
+            lost = [row for number, row in self._table.hosts.items() if number in incarnations or row.name in names]
             if not lost and not decisions.unowned(self._table, self._settings.shards):
                 return
             await self._carry_out(decisions.gone(self._table, [row.incarnation for row in lost], self._settings.shards))
@@ -144,14 +152,33 @@ class Registry:
                 self._spawn(self._replace(row))
 
     async def refresh(self) -> None:
-        """Read the table again: a host took a new incarnation in the store."""
+        """Read the table again: a host took a new incarnation in the store, or released shards."""
         async with self._lock:
-            stored = await self._store.read_table()
-            plan = Plan(Table(self._table.version + 1, stored.hosts, stored.shards))
-            await self._carry_out(plan)
+            await self._read_again()
+
+    async def _read_again(self, targets: Mapping[str, int] | None = None) -> None:
+        stored = await self._patiently(self._store.read_table)
+        if stored.hosts != self._table.hosts or stored.shards != self._table.shards:
+            plan = decisions.refreshed(self._table, stored, self._settings.shards, targets)
+            if plan.assign or plan.table.hosts != self._table.hosts or plan.table.shards != self._table.shards:
+                await self._carry_out(plan)
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something with the store until it answers: half a plan carried out would leave shards to nobody."""
+        pause = PATIENCE_MIN_S
+        while True:
+            try:
+                return await work()
+            except StoreUnavailable as error:
+                self._log.warning("the registry waits for the store: %s", error)
+                await asyncio.sleep(pause)  # noqa: TID251 - growing, bounded pause while the store is away
+                pause = min(pause * 2, PATIENCE_MAX_S)
 
     async def _carry_out(self, plan: Plan) -> None:
-        await self._store.write_table(self._term, plan.table.version, plan.fence, plan.assign)
+        # The same plan may be written twice: an answer that was lost does no harm.
+        await self._patiently(
+            lambda: self._store.write_table(self._term, plan.table.version, plan.fence, plan.assign)
+        )
         self._table = plan.table
         told = [
             self._spawn(self._tell(plan.table.hosts[number], shards))
@@ -225,8 +252,11 @@ class Registry:
             over = self.leases_over(leases, self._clock.monotonic_s())
             for incarnation in over:
                 row = self._table.hosts.get(incarnation)
-                if row is not None and await self._hosts.kill(row):
-                    await self.gone([incarnation])
+                try:
+                    if row is not None and await self._hosts.kill(row):
+                        await self.gone([incarnation])
+                except RemoraError as error:
+                    self._log.warning("host %s cannot be given up yet: %s", incarnation, error)
 
     def leases_over(self, leases: dict[int, float], now_s: float) -> list[int]:
         """Return hosts whose lease is over by what this registry itself has seen.
@@ -249,26 +279,25 @@ class Registry:
     async def _rebalance(self) -> None:
         while True:
             await asyncio.sleep(self._settings.rebalance_s)  # noqa: TID251 - the period of rebalancing
-            moves = decisions.moves(self._table, self._settings.rebalance_max)
-            if moves:
-                try:
+            try:
+                await self.refresh()  # finds shards whose hand-over was cut short
+                moves = decisions.moves(self._table, self._settings.rebalance_max)
+                if moves:
                     await self._move(moves)
-                except RemoraError as error:
-                    self._log.warning("a rebalance round was not finished: %s", error)
+            except RemoraError as error:
+                self._log.warning("a rebalance round was not finished: %s", error)
 
     async def _move(self, moves: dict[str, tuple[int, int]]) -> None:
         for source in sorted({source for source, _ in moves.values()}):
             host = self._table.hosts.get(source)
             if host is None:
                 continue
-            names = [name for name, (start, _) in moves.items() if start == source]
+            targets = {name: target for name, (start, target) in moves.items() if start == source}
             # Not under the lock: a host that is slow to let go must not hold up the failover of another.
-            await self._hosts.release(host, names)
+            await self._hosts.release(host, list(targets))
             async with self._lock:
-                mine = [name for name in names if self._table.shards[name].owner == source]
-                targets = {name: moves[name][1] for name in mine}
-                await self._carry_out(decisions.released(self._table, source, mine, targets))
-            self._log.info("moved %d shards from %s", len(mine), host.name)
+                await self._read_again(targets)
+            self._log.info("moved %d shards from %s", len(targets), host.name)
 
     async def status(self) -> dict[str, Any]:
         """Return the table's summary and the state of the outboxes."""

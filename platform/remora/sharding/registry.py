@@ -13,7 +13,7 @@ with the fence of the old one, or after the old one has released it in the store
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -52,7 +52,8 @@ def joined(table: Table, joining: Sequence[HostRow], shards: int) -> Plan:
         shards: The app's shard count.
     """
     names = {host.name for host in joining}
-    old = tuple(row.incarnation for row in table.hosts.values() if row.name in names)
+    new = {host.incarnation for host in joining}
+    old = tuple(number for number, row in table.hosts.items() if row.name in names and number not in new)
     hosts = {number: row for number, row in table.hosts.items() if number not in old}
     hosts |= {host.incarnation: host for host in joining}
     orphans = {shard for shard, row in table.shards.items() if row.owner in old}
@@ -67,23 +68,21 @@ def gone(table: Table, incarnations: Sequence[int], shards: int) -> Plan:
     return _assign(table, hosts, orphans, lost, shards)
 
 
-def released(table: Table, host: int, names: Sequence[str], targets: dict[str, int]) -> Plan:
-    """A host released shards in the store: give them to their targets, or to whoever has fewest.
+def refreshed(table: Table, stored: Table, shards: int, targets: Mapping[str, int] | None = None) -> Plan:
+    """The store was read again: shards that were released in it get owners.
+
+    Hosts may also have gone on under new incarnations, taking their shards along. A host that the store has and the table does not is left out: it has yet to report that it is up,
+    and would not hear of shards given to it before.
 
     Args:
         table: The table before.
-        host: The releasing incarnation.
-        names: What it released.
-        targets: Where rebalance wants them.
+        stored: What the store holds.
+        shards: The app's shard count.
+        targets: Where the rebalance wants released shards; the others go to whoever has fewest.
     """
-    load = {number: len(table.owned_by(number)) for number, row in table.hosts.items() if not row.dedicated}
-    load.pop(host, None)
-    if not load:
-        load = {host: 0}
-    chosen = allocate(sorted(names), load)
-    chosen.update({name: targets[name] for name in names if targets.get(name) in table.hosts})
-    assign = {name: ShardRow(chosen[name], table.shards[name].epoch + 1) for name in names}
-    return Plan(_next(table, table.hosts, {**table.shards, **assign}), (), assign)
+    names = {row.name for number, row in table.hosts.items() if number not in stored.hosts}
+    hosts = {number: row for number, row in stored.hosts.items() if number in table.hosts or row.name in names}
+    return _assign(Table(table.version, hosts, stored.shards), hosts, set(), (), shards, targets or {})
 
 
 def moves(table: Table, moves_max: int) -> dict[str, tuple[int, int]]:
@@ -111,7 +110,10 @@ def want_dedicated(table: Table, key: str) -> Plan:
     return Plan(_next(table, table.hosts, {**table.shards, **assign}), (), assign)
 
 
-def _assign(table: Table, hosts: dict[int, HostRow], orphans: set[str], fence: tuple[int, ...], shards: int) -> Plan:
+def _assign(
+    table: Table, hosts: dict[int, HostRow], orphans: set[str], fence: tuple[int, ...], shards: int,
+    targets: Mapping[str, int] | None = None,
+) -> Plan:  # fmt: skip
     shared = {number: 0 for number, row in hosts.items() if not row.dedicated}
     own_actor = {row.dedicated: number for number, row in hosts.items() if row.dedicated}
     rows = dict(table.shards)
@@ -119,7 +121,10 @@ def _assign(table: Table, hosts: dict[int, HostRow], orphans: set[str], fence: t
         if row.owner in shared:
             shared[row.owner] += 1
     open_shared = [name for name in all_shards(shards) if name not in rows or rows[name].owner == 0 or name in orphans]
-    chosen: dict[str, int] = dict(allocate(open_shared, shared))
+    chosen = {name: host for name in open_shared if (host := (targets or {}).get(name, 0)) in shared}
+    for host in chosen.values():
+        shared[host] += 1
+    chosen |= allocate([name for name in open_shared if name not in chosen], shared)
     for name, row in rows.items():
         if "/" in name and (name in orphans or row.owner == 0) and name in own_actor:
             chosen[name] = own_actor[name]

@@ -9,7 +9,7 @@ import pytest
 from remora import Client
 from remora.gateway.asgi import Gateway
 from remora.sharding.table import Table
-from tests.unit.gateway.asking import ask, lent
+from tests.unit.gateway.asking import Answer, ask, lent, sending
 from tests.unit.gateway.shop import app
 
 
@@ -98,3 +98,23 @@ async def test_a_name_in_an_address_is_not_read_as_html(gateway: Gateway) -> Non
 
     assert b"alert(1)" not in answer.body
     assert document["info"]["title"] == "shop"
+
+
+async def test_an_unreadable_query_string_does_not_matter_to_a_path_that_is_not_there(gateway: Gateway) -> None:
+    answer = Answer()
+    scope = {"type": "http", "method": "GET", "path": "/nowhere", "query_string": b"\xff", "headers": []}
+    await gateway(scope, sending([b""]), answer.take)
+
+    assert (answer.status, answer.json["code"]) == (404, "route_not_found")
+
+
+async def test_a_fault_in_a_control_route_is_one_problem_and_is_left_to_the_servers_log(
+    gateway: Gateway, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_table", None)
+    answer = Answer()
+    scope = {"type": "http", "method": "GET", "path": "/readyz", "query_string": b"", "headers": []}
+
+    with pytest.raises(AttributeError):
+        await gateway(scope, sending([b""]), answer.take)
+    assert (answer.status, answer.json["code"], answer.complete) == (500, "internal_error", True)

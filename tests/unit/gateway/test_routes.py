@@ -1,5 +1,7 @@
 """What each route answers."""
 
+import asyncio
+
 import httpx
 import pytest
 
@@ -36,6 +38,17 @@ async def test_the_same_idempotency_key_gives_the_same_reply_and_says_so(gateway
     assert second.headers["remora-command-id"] == "pay-7"
 
 
+async def test_a_rejection_is_repeated_under_its_key_and_says_so(gateway: Gateway) -> None:
+    key = {"Idempotency-Key": "pay-8"}
+    first = await ask(gateway, "POST", "/v1/account/alice/withdraw", b'{"amount": 10}', key)
+    await ask(gateway, "POST", DEPOSIT, b'{"amount": 10}')
+    second = await ask(gateway, "POST", "/v1/account/alice/withdraw", b'{"amount": 10}', key)
+
+    assert (first.status, second.status) == (409, 409)
+    assert "idempotency-replayed" not in first.headers
+    assert second.headers["idempotency-replayed"] == "true"
+
+
 async def test_a_key_of_the_python_client_is_the_same_key_over_http(gateway: Gateway, client: Client) -> None:
     await client.ref(Account, "alice").with_options(command_id="pay-7").deposit(10)
 
@@ -51,6 +64,17 @@ async def test_the_id_that_the_gateway_made_can_be_used_to_ask_again(gateway: Ga
     second = await ask(gateway, "POST", DEPOSIT, b'{"amount": 10}', again)
 
     assert (second.json, second.headers["idempotency-replayed"]) == (10, "true")
+
+
+async def test_new_commands_are_never_taken_for_old_ones_however_many_there_were(gateway: Gateway) -> None:
+    window = Account.__remora__.options.dedup_window
+
+    answers = await asyncio.gather(*(ask(gateway, "POST", DEPOSIT, b'{"amount": 1}') for _ in range(window)))
+    after = await ask(gateway, "POST", DEPOSIT, b'{"amount": 1}')
+    last = await ask(gateway, "POST", DEPOSIT, b'{"amount": 1}')
+
+    assert {answer.status for answer in answers} == {200}
+    assert (after.json, last.json) == (window + 1, window + 2)
 
 
 async def test_a_command_without_arguments_needs_no_body(gateway: Gateway) -> None:
