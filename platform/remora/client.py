@@ -114,10 +114,23 @@ class Lane:
     def __init__(self, key: tuple[str, str]) -> None:
         self.key = key
         self.open: dict[int, Pending] = {}
+        """By number, in order."""
         self.waiting = 0
         self.rounds = 0
         """Times it was sent again since the last answer: as long as it gets on, it is not slowed down."""
         self.timer: asyncio.TimerHandle | None = None
+
+    def put(self, pending: Pending) -> None:
+        """Add a command behind those before it, and note the last of them."""
+        ask, under_way = pending.ask, self.open
+        last = next(reversed(under_way)) if under_way else 0
+        under_way[ask.seq] = pending
+        if last < ask.seq:
+            ask.prev = last
+            return
+        # A durable send that was delivered already is told again, while later ones of its sender are under way.
+        ask.prev = max((seq for seq in under_way if seq < ask.seq), default=0)
+        self.open = dict(sorted(under_way.items()))
 
 
 class Client:
@@ -299,9 +312,7 @@ class Client:
             if lane is None:
                 lane = self._lanes[key] = Lane(key)
             pending.lane = lane
-            if lane.open:
-                ask.prev = next(reversed(lane.open))
-            lane.open[ask.seq] = pending
+            lane.put(pending)
             if lane.waiting:
                 pending.waiting = True
                 lane.waiting += 1

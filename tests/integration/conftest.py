@@ -23,6 +23,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayProcess]:
     patch.setenv("PYTHONPATH", os.pathsep.join((str(Path("platform").absolute()), str(Path.cwd()))))
     # Hosts ask for a CPU each; tests that follow each other may overlap while processes end.
     started = start_ray(16)
+    # Where the state API asks: it would guess, or refuse to when other clusters run on this machine.
+    patch.setenv("RAY_API_SERVER_ADDRESS", started.dashboard_url)
     try:
         bootstrap.join_ray(started.address)
         yield started

@@ -1,8 +1,8 @@
 """One entity at work: atomic handlers, what is visible when, repeats, deadlines, bounds, its life in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,15 @@ from remora import (
     UnknownCommand,
     UnknownEntity,
 )
-from remora.clock import Clock, SystemClock
+from remora.clock import Clock
 from remora.journal import Store
 from remora.local import LocalPlatform
 from remora.runtime import cell as cells
-from remora.runtime.host import Host
 from remora.storage.sqlite import SqliteStore
-from tests import things
+from tests import platforms, things
 from tests.clock import ManualClock, turns, until
 from tests.faults import Fault, FaultyStore
+from tests.platforms import host_of
 from tests.things import (
     GATES,
     REACHED,
@@ -57,22 +57,10 @@ def _fresh() -> Iterator[None]:
     things.forget()
 
 
-@asynccontextmanager
-async def running(
+def running(
     store: Store | FaultyStore | None = None, *, hosts: int = 1, clock: Clock | None = None, app: App = things.app
-) -> AsyncIterator[tuple[LocalPlatform, Client]]:
-    platform = LocalPlatform(app, store or FaultyStore(), clock or SystemClock())  # type: ignore[arg-type]
-    try:
-        await platform.start(hosts)
-        yield platform, await platform.client().start()
-    finally:
-        if isinstance(store, FaultyStore):
-            store.let_go()
-        await platform.close()
-
-
-def host_of(platform: LocalPlatform, key: str) -> Host:
-    return next(host for host in platform.hosts.values() if host.shard_name(key) in host.shards)
+) -> AbstractAsyncContextManager[tuple[LocalPlatform, Client]]:
+    return platforms.running(app, store, hosts=hosts, clock=clock)
 
 
 # -- a handler is atomic -----------------------------------------------------------------------------

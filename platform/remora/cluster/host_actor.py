@@ -78,9 +78,9 @@ class HostActor:
         """Take a batch of commands, return answers that are ready."""
         return await self._running().exchange(data)
 
-    async def own(self, shards: dict[str, int]) -> None:
-        """Serve these shards from now on."""
-        await self._running().own(shards)
+    async def own(self, incarnation: int, shards: dict[str, int]) -> None:
+        """Serve these shards of that incarnation from now on."""
+        await self._running().own(incarnation, shards)
 
     async def release(self, shards: list[str]) -> None:
         """Give up these shards."""

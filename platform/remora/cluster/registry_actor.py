@@ -137,20 +137,20 @@ class RayHosts:
 
     async def own(self, host: HostRow, shards: dict[str, int]) -> None:
         """See Hosts."""
-        await self._tell(host, "own", shards)
+        await self._tell(host, "own", host.incarnation, shards)
 
     async def release(self, host: HostRow, shards: Sequence[str]) -> None:
         """See Hosts."""
         await self._tell(host, "release", list(shards))
 
-    async def _tell(self, host: HostRow, method: str, argument: object) -> None:
+    async def _tell(self, host: HostRow, method: str, *arguments: object) -> None:
         handle = self._handles.get(host.name)
         if handle is None:
             msg = f"{host.name} is gone."
             raise HostGone(msg)
         try:
             async with asyncio.timeout(TELL_S):
-                await getattr(handle, method).remote(argument)
+                await getattr(handle, method).remote(*arguments)
         except (RayError, TimeoutError) as error:
             raise ours(error, host.name) from error
 

@@ -229,6 +229,7 @@ class Cell:
 
         def finished(task: asyncio.Task[Any]) -> None:
             timer.cancel()
+            coroutine.close()  # a task that was cancelled before its first step has not begun it
             if self.task is not task:
                 task.cancelled() or task.exception()  # the activation went on without it; its caller was told
                 return

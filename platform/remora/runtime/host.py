@@ -100,6 +100,8 @@ class Host:
         self._sessions: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._lives: set[int] = set()
+        """Every incarnation this process has had."""
         self._calls = TurnCalls(self)
         settings = app.settings
         self.committer = Committer(
@@ -120,6 +122,7 @@ class Host:
     async def start(self) -> HostRow:
         """Join the store with a new incarnation and begin to hold a lease."""
         self.incarnation = await self.store.join(self.row)
+        self._lives.add(self.incarnation)
         self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
         self.lease.start()
         self.spawn(self._housekeeping())
@@ -191,8 +194,20 @@ class Host:
 
     # -- shards --------------------------------------------------------------------------------------
 
-    async def own(self, shards: dict[str, int]) -> None:
-        """Begin to serve shards, with their epochs, that the store says are this host's."""
+    async def own(self, incarnation: int, shards: dict[str, int]) -> None:
+        """Begin to serve shards, with their epochs, that the store says are this host's.
+
+        Args:
+            incarnation: Whose they are in the store: this host's, now or before a failed commit
+                made it take a new one (which took all its shards along).
+            shards: Shard → epoch.
+
+        Raises:
+            NotOwner: The incarnation is none of this process.
+        """
+        if incarnation not in self._lives:
+            msg = f"{self.name} was never incarnation {incarnation}."
+            raise NotOwner(msg)
         fresh = []
         for name, epoch in shards.items():
             held = self.shards.get(name)
@@ -249,6 +264,7 @@ class Host:
         except Fenced as fenced:
             await self._commits_failed([], fenced)
             return
+        self._lives.add(self.incarnation)
         self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
         if self._on_reincarnated is not None:
             self.spawn(self._on_reincarnated())
@@ -277,7 +293,9 @@ class Host:
         """Give an ask to its entity, activating it if needed; refusals are answered at once."""
         key = entity_key(ask.type, ask.id)
         cell = self.cells.get(key)
-        if (self.held or self.outbox.full) and not ask.flags & ADMITTED and ask.method[0] != "$":
+        # A call by a handler is part of work taken already: what the outbox waits for may wait for it.
+        new = not ask.flags & ADMITTED and not ask.chain and ask.method[:1] != "$"
+        if new and (self.held or self.outbox.full):
             self._hold(ask, sink, deadline_s)
             return
         self._admit(ask, sink, deadline_s, key, cell)

@@ -139,14 +139,16 @@ class Outbox:
         while names:
             asked = names
             rows = await self._host.patiently(lambda: self._host.store.outbox(asked, SCAN_MAX))  # noqa: B023 - awaited in this round
-            held = [item for name in names for item in self._scanning.pop(name)]
-            for row in rows:
-                self._begin_found(row)
-            for key, n, sends in held:
-                self._begin(key, n, sends)
-            names = [name for name in names if name in self._scan_again]
+            # What was asked for again while this was read may have older rows than it found: nothing of it begins yet.
+            names = [name for name in asked if name in self._scan_again]
             self._scan_again.difference_update(names)
-            self._scanning.update((name, []) for name in names)
+            for row in rows:
+                if self._host.shard_name(row.entity) not in names:
+                    self._begin_found(row)
+            for name in asked:
+                if name not in names:
+                    for key, n, sends in self._scanning.pop(name):
+                        self._begin(key, n, sends)
 
     def _begin_found(self, row: OutboxRow) -> None:
         if (row.entity, row.n) in self._rows:

@@ -85,6 +85,8 @@ class Registry:
         self._renewed: dict[int, tuple[float, float]] = {}
         """incarnation → (renewal last seen, when it was seen to change)"""
         self._leases_read_s = 0.0
+        self._untold: set[int] = set()
+        """Hosts that could not be told of shards they own."""
         self._log = logging.getLogger("remora.registry")
 
     @property
@@ -176,9 +178,7 @@ class Registry:
 
     async def _carry_out(self, plan: Plan) -> None:
         # The same plan may be written twice: an answer that was lost does no harm.
-        await self._patiently(
-            lambda: self._store.write_table(self._term, plan.table.version, plan.fence, plan.assign)
-        )
+        await self._patiently(lambda: self._store.write_table(self._term, plan.table.version, plan.fence, plan.assign))
         self._table = plan.table
         told = [
             self._spawn(self._tell(plan.table.hosts[number], shards))
@@ -197,6 +197,7 @@ class Registry:
         except RemoraError as error:
             # It died in between: its exit will be reported, and these shards move on then.
             self._log.warning("host %s could not be told of %d shards: %s", host.name, len(shards), error)
+            self._untold.add(host.incarnation)
 
     async def _replace(self, row: HostRow) -> None:
         while True:
@@ -281,11 +282,19 @@ class Registry:
             await asyncio.sleep(self._settings.rebalance_s)  # noqa: TID251 - the period of rebalancing
             try:
                 await self.refresh()  # finds shards whose hand-over was cut short
+                await self._tell_again()
                 moves = decisions.moves(self._table, self._settings.rebalance_max)
                 if moves:
                     await self._move(moves)
             except RemoraError as error:
                 self._log.warning("a rebalance round was not finished: %s", error)
+
+    async def _tell_again(self) -> None:
+        """Tell hosts all that is theirs that could not be told before."""
+        again, self._untold = self._untold, set()
+        for incarnation in again & self._table.hosts.keys():
+            owned = {name: self._table.shards[name].epoch for name in self._table.owned_by(incarnation)}
+            await self._tell(self._table.hosts[incarnation], owned)
 
     async def _move(self, moves: dict[str, tuple[int, int]]) -> None:
         for source in sorted({source for source, _ in moves.values()}):

@@ -120,6 +120,10 @@ def _assign(
     for row in rows.values():
         if row.owner in shared:
             shared[row.owner] += 1
+    # Owners that are no host any more: those that are lost now, and any that a plan missed before.
+    ended = {row.owner for row in rows.values() if row.owner and row.owner not in hosts}
+    orphans = orphans | {name for name, row in rows.items() if row.owner in ended}
+    fence = (*fence, *sorted(ended.difference(fence)))
     open_shared = [name for name in all_shards(shards) if name not in rows or rows[name].owner == 0 or name in orphans]
     chosen = {name: host for name in open_shared if (host := (targets or {}).get(name, 0)) in shared}
     for host in chosen.values():

@@ -1,0 +1,153 @@
+"""Entities that call others and wait."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+
+from remora import CallCycle, Client, ContractError, DeadlineExceeded, HandlerFailed, Rejected
+from remora.local import LocalPlatform
+from tests import flows, platforms, things
+from tests.clock import ManualClock, turns, until
+from tests.faults import FaultyStore
+from tests.flows import Listener, Relay
+from tests.platforms import host_of
+from tests.things import GATES, REACHED
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    things.forget()
+    yield
+    things.forget()
+
+
+def running(store: Any = None, *, hosts: int = 2) -> AbstractAsyncContextManager[tuple[LocalPlatform, Client]]:  # noqa: ANN401 - any store
+    return platforms.running(flows.app, store, hosts=hosts)
+
+
+async def test_an_entity_calls_another_and_gets_its_reply() -> None:
+    async with running() as (_, client):
+        assert [await client.ref(Relay, "r").relay("a", text) for text in ("x", "y")] == [1, 2]
+        assert await client.ref(Relay, "r").overhear("a") == ["x", "y"]
+
+
+async def test_a_callees_rejection_is_the_callers_unless_it_catches_it() -> None:
+    async with running() as (_, client):
+        with pytest.raises(Rejected, match="I do not want to hear no") as caught:
+            await client.ref(Relay, "r").relay("a", "no")
+
+        assert caught.value.entity == "relay/r"
+        assert await client.ref(Relay, "r").relayed() == []
+
+
+async def test_a_call_leaves_only_after_all_that_its_caller_could_have_seen_is_committed() -> None:
+    store = FaultyStore()
+    async with running(store, hosts=1) as (platform, client):
+        relay, listener = client.ref(Relay, "r"), client.ref(Listener, "a")
+        await relay.relay("a", "zero")
+        store.hold()
+        first = asyncio.create_task(relay.relay("b", "one"))
+        await until(lambda: store.waiting)
+        await turns(30)
+        assert not first.done()
+        assert platform.hosts["host-1"].cells["listener/a"].n == 1
+
+        store.let_go()
+
+        assert await first == 1
+        assert await listener.heard() == ["zero"]
+
+
+async def test_a_call_within_a_command_that_is_run_again_gets_the_recorded_reply() -> None:
+    async with running() as (platform, client):
+        relay = client.ref(Relay, "r").with_options(command_id="once")
+        asked = asyncio.create_task(relay.relay_twice_and_wait("a", "x", "half"))
+        await REACHED["half"].wait()
+        await platform.crash(host_of(platform, "relay/r").name)
+        GATES["half"].set()
+
+        assert await asked == 1
+        assert await client.ref(Listener, "a").heard() == ["x", "x!"]
+        assert await client.ref(Relay, "r").relayed() == ["x"]
+
+
+async def test_calls_of_two_callers_with_one_command_id_are_two_calls() -> None:
+    async with running() as (_, client):
+        for name in ("r", "s"):
+            await client.ref(Relay, name).with_options(command_id="pay-7").relay("a", name)
+
+        assert await client.ref(Listener, "a").heard() == ["r", "s"]
+
+
+@pytest.mark.parametrize(
+    ("path", "chain"),
+    [
+        (["r"], "relay/r → relay/r"),
+        (["s", "r"], "relay/r → relay/s → relay/r"),
+        (["s", "t", "s"], "relay/r → relay/s → relay/t → relay/s"),
+    ],
+)
+async def test_a_call_cycle_is_refused_at_once_and_the_chain_is_named(path: list[str], chain: str) -> None:
+    async with running() as (_, client):
+        with pytest.raises(CallCycle, match=chain) as caught:
+            await client.ref(Relay, "r").with_options(command_id="round").round_trip(path)
+
+        assert caught.value.command_id == "round"
+        assert await client.ref(Relay, "r").round_trip(["s", "t", "u"]) == 3
+
+
+async def test_after_its_first_effect_a_command_may_only_send() -> None:
+    async with running() as (platform, client):
+        with pytest.raises(HandlerFailed, match="may only send: call before"):
+            await client.ref(Relay, "r").send_then_relay("a")
+
+        assert await platform.store.outbox_counts() == (0, 0)
+        assert await client.ref(Listener, "a").heard() == []
+
+
+async def test_a_query_may_call_queries_only() -> None:
+    async with running() as (_, client):
+        with pytest.raises(ContractError, match="a query may call queries only"):
+            await client.ref(Relay, "r").meddle("a")
+
+        assert await client.ref(Listener, "a").heard() == []
+
+
+async def test_a_callee_that_does_not_answer_is_bounded_by_the_callers_deadline() -> None:
+    async with running() as (_, client):
+        relay = client.ref(Relay, "r")
+
+        with pytest.raises(DeadlineExceeded) as caught:
+            await relay.with_options(deadline_s=0.05, command_id="late").relay("a", "wait for ever")
+
+        assert caught.value.command_id == "late"
+        assert await relay.relay("b", "x") == 1
+
+
+async def test_a_deadline_that_a_caller_gave_its_own_call_fails_with_the_id_of_the_command_that_was_asked() -> None:
+    async with running() as (_, client):
+        with pytest.raises(DeadlineExceeded) as caught:
+            await client.ref(Relay, "r").with_options(command_id="mine").relay_slowly("a", "wait for ever")
+
+        assert (caught.value.command_id, caught.value.entity) == ("mine", "relay/r")
+
+
+async def test_two_entities_that_wait_for_each_other_are_freed_by_the_deadline() -> None:
+    async with running() as (_, client):
+        asked = [
+            client.ref(Relay, one).with_options(deadline_s=0.2).round_trip([other, one])
+            for one, other in (("r", "s"), ("s", "r"))
+        ]
+
+        results = await asyncio.gather(*asked, return_exceptions=True)
+
+        assert all(isinstance(result, DeadlineExceeded | CallCycle) for result in results), results
+        assert await client.ref(Relay, "r").round_trip(["s"]) == 1
+
+
+async def test_a_clock_that_stands_still_does_not_stop_calls() -> None:
+    async with platforms.running(flows.app, clock=ManualClock()) as (_, client):
+        assert await client.ref(Relay, "r").relay("a", "x") == 1
