@@ -10,6 +10,7 @@ from remora import (
     App,
     Directive,
     Durable,
+    Entity,
     EntityOptions,
     Event,
     EventSourced,
@@ -42,7 +43,7 @@ async def gate(name: str) -> None:
     await GATES[name].wait()
 
 
-class Boom(Exception):
+class Boom(Exception):  # noqa: N818 - what happened
     """What broken handlers raise."""
 
 
@@ -352,6 +353,6 @@ class Restless(Durable[Nested]):
         return self.state.items
 
 
-THINGS = [Till, Diary, Box, Counter, Meter, Lamp, Fragile, Alarmist, Crowded, Restless]
+THINGS: list[type[Entity[Any]]] = [Till, Diary, Box, Counter, Meter, Lamp, Fragile, Alarmist, Crowded, Restless]
 SETTINGS = Settings(shards=8)
 app = App("things", entities=THINGS, settings=SETTINGS)

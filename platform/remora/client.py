@@ -360,8 +360,12 @@ class Client:
 
     def _placed(self, task: asyncio.Task[None]) -> None:
         self._placing.discard(task)
-        if not task.cancelled():
-            task.exception()  # the command that wanted it asks again until its own deadline
+        error = None if task.cancelled() else task.exception()
+        if not isinstance(error, RemoraError) or error.verdict is not Verdict.REJECT:
+            return  # the commands that want it ask again until their own deadlines
+        for pending in [one for one in self._open.values() if one.shard == task.get_name()]:
+            self.withdraw(pending)
+            pending.fail(error)
 
     def _answered(self, sending: Sending, verdict: int, payload: bytes) -> None:
         pending = cast("Pending", sending)
@@ -401,7 +405,8 @@ class Client:
 
     def _pause_s(self, error: RemoraError, attempts: int) -> float:
         pause = min(RESEND_MIN_S * 2 ** min(attempts, 10), RESEND_MAX_S)
-        return max(error.retry_after_s, pause) * (0.75 + 0.5 * self._rng.random())
+        jittered: float = max(error.retry_after_s, pause) * (0.75 + 0.5 * self._rng.random())
+        return jittered
 
     def _again(self, pending: Pending) -> None:
         timer = self._waiting.pop(pending.n, None)

@@ -168,7 +168,13 @@ class Store(Protocol):
         ...
 
     async def write_table(self, term: int, version: int, fence: Sequence[int], assign: dict[str, ShardRow]) -> None:
-        """Fence incarnations and write new owners, in one transaction (``Fenced`` if the term ended)."""
+        """Fence incarnations and write new owners, in one transaction.
+
+        Raises:
+            Fenced: The term has ended.
+            StoreUnavailable: A shard's epoch is past the one to write, or a new owner does not stand any more:
+                it was decided on an older table.
+        """
         ...
 
     async def release(self, incarnation: int, shards: Sequence[str]) -> None:

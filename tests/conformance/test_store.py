@@ -1,5 +1,7 @@
 """What every store must do, whatever it is built on. One suite over all of them."""
 
+# ruff: noqa: SLF001 - tables are broken by hand
+
 import asyncio
 import itertools
 import sqlite3
@@ -393,6 +395,47 @@ async def test_a_leader_of_an_earlier_term_writes_nothing(store: Store) -> None:
     assert (await store.read_table()).version == 1
 
 
+@pytest.mark.parametrize("overtaken", [ShardRow(7, 2), ShardRow(7, 3)])
+async def test_owners_that_were_decided_on_before_a_later_change_are_not_written(
+    store: Store, overtaken: ShardRow
+) -> None:
+    mine, other = await store.join(HOST), await store.join(HOST)
+    term = await store.lead()
+    await store.write_table(term, 1, [], {"0": ShardRow(mine, 2), "1": ShardRow(other, 1)})
+    successor = await store.reincarnate(mine)
+
+    with pytest.raises(StoreUnavailable, match="Shard 0 has got another owner meanwhile"):
+        await store.write_table(term, 2, [other], {"1": ShardRow(successor, 2), "0": overtaken})
+
+    table = await store.read_table()
+    assert (table.version, sorted(table.hosts)) == (1, [other, successor])
+    assert table.shards == {"0": ShardRow(successor, 3), "1": ShardRow(other, 1)}
+
+
+async def test_an_incarnation_that_has_ended_is_given_nothing(store: Store) -> None:
+    mine, other = await store.join(HOST), await store.join(HOST)
+    term = await store.lead()
+    successor = await store.reincarnate(mine)
+
+    for fence in ([], [other]):
+        with pytest.raises(StoreUnavailable, match="has ended meanwhile"):
+            await store.write_table(term, 2, fence, {"1": ShardRow(other, 1), "0": ShardRow(mine, 1)})
+    with pytest.raises(StoreUnavailable, match="has ended meanwhile"):
+        await store.write_table(term, 2, [other], {"1": ShardRow(other, 1)})
+
+    table = await store.read_table()
+    assert (table.version, sorted(table.hosts), table.shards) == (0, [other, successor], {})
+
+
+async def test_writing_the_same_owners_twice_is_the_same_as_once(store: Store) -> None:
+    host = await store.join(HOST)
+    term = await store.lead()
+    for _ in range(2):
+        await store.write_table(term, 1, [], {"0": ShardRow(host, 2), "1": ShardRow(0, 2)})
+
+    assert (await store.read_table()).shards == {"0": ShardRow(host, 2), "1": ShardRow(0, 2)}
+
+
 async def test_leases_are_the_last_renewal_per_incarnation(store: Store) -> None:
     first, second = await store.join(HOST), await store.join(HOST)
     for number, at_s in ((first, 1.25), (second, 2.0), (first, 3.5)):
@@ -478,7 +521,7 @@ async def test_a_store_written_by_a_newer_release_is_refused(sqlite: SqliteStore
     connection.close()
     again = SqliteStore(tmp_path / "bank.db")
 
-    with pytest.raises(StoreMismatch, match="newer release.*upgrade Remora"):
+    with pytest.raises(StoreMismatch, match=r"newer release.*upgrade Remora"):
         await again.open(APP, SHARDS)
     await again.close()
 

@@ -62,7 +62,7 @@ class VirtualLease:
             self._renew(began_s)
             self._until_s = began_s + self._ttl_s - self._margin_s
         except RemoraError:
-            pass  # noqa: S110 - the next renewal tries again, as the real one does
+            pass  # the next renewal tries again, as the real one does
         self._timer = asyncio.get_running_loop().call_later(self._ttl_s / 4, self.start)
 
     def stop(self) -> None:

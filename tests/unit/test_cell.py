@@ -1,5 +1,7 @@
 """One entity at work: atomic handlers, what is visible when, repeats, deadlines, bounds, its life in memory."""
 
+# ruff: noqa: SLF001 - shards are moved and rows spoilt by hand
+
 import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
@@ -335,7 +337,7 @@ async def test_the_same_command_id_gets_the_first_reply_and_is_applied_once() ->
         till = client.ref(Till, "a")
         paid = till.with_options(command_id="pay-7")
 
-        assert [await paid.add(5), await till.add(1), await paid.add(5)] == [5, 6, 5]
+        assert [await one.add(n) for one, n in ((paid, 5), (till, 1), (paid, 5))] == [5, 6, 5]
         assert await till.total() == 6
 
 
@@ -679,7 +681,7 @@ async def test_payloads_over_the_bound_are_refused_and_leave_nothing() -> None:
         with pytest.raises(PayloadTooLarge, match="bytes of arguments, 200 are allowed"):
             await diary.write("x" * 200)
         await box.put("x" * 80)
-        with pytest.raises(PayloadTooLarge, match="The state of box/a has .* 200 are allowed"):
+        with pytest.raises(PayloadTooLarge, match=r"The state of box/a has .* 200 are allowed"):
             await box.put("y" * 80)
         for _ in range(2):
             await diary.write("z" * 90)

@@ -3,6 +3,7 @@
 import inspect
 import pickle
 
+import msgspec
 import pytest
 
 from remora import errors
@@ -92,7 +93,7 @@ def test_the_tree_is_as_drawn() -> None:
 
 def test_an_error_with_a_code_of_a_newer_release_is_still_an_error() -> None:
     body = ErrorBody("from_the_future", "Something new.", "a/1", "c", 1.0, [])
-    data = errors.msgspec.json.encode(body)
+    data = msgspec.json.encode(body)
 
     copy = decode_error(data)
 

@@ -1,5 +1,7 @@
 """Reminders: durable timers that ring once, late rather than never."""
 
+# ruff: noqa: SLF001 - looks are made by hand, without the housekeeping
+
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path

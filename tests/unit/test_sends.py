@@ -102,7 +102,7 @@ async def test_sends_of_a_commit_of_unknown_outcome_are_delivered() -> None:
 
 async def test_the_outbox_empties_also_when_the_commit_that_notes_a_delivery_fails() -> None:
     store = FaultyStore()
-    failed = []
+    failed: list[Any] = []
 
     def fail_first_note(append: Any) -> Fault | None:  # noqa: ANN401 - an Append
         if append.delivered and not failed:

@@ -30,6 +30,10 @@ def owners(table: Table) -> dict[int, int]:
     return {number: len(table.owned_by(number)) for number in table.hosts}
 
 
+def refreshed(table: Table, stored: Table, targets: dict[str, int] | None = None) -> Plan:
+    return decisions.settled(decisions.known(table, stored), SHARDS, targets)
+
+
 def release(table: Table, names: Sequence[str]) -> Table:
     """Return what the store holds after the owners of those shards released them."""
     given_up = {name: ShardRow(0, table.shards[name].epoch) for name in names}
@@ -220,14 +224,25 @@ def test_a_host_that_nobody_knows_is_no_reason_to_do_anything() -> None:
 
 
 def test_every_shard_is_told_to_its_new_owner_with_its_epoch() -> None:
-    plan = decisions.gone(up(1, 2, 3), [2], SHARDS)
+    before = up(1, 2, 3)
+    plan = decisions.gone(before, [2], SHARDS)
 
-    told = plan.by_host()
+    told = decisions.news(before, plan.table)
 
     assert set(told) == {1, 3}
     assert {name: epoch for shards in told.values() for name, epoch in shards.items()} == {
         name: row.epoch for name, row in plan.assign.items()
     }
+
+
+def test_a_host_that_was_not_told_before_is_told_also_if_the_store_held_it_already() -> None:
+    empty = Table()
+    written = decisions.joined(empty, [host(1), host(2)], SHARDS).table
+
+    plan = decisions.joined(decisions.known(empty, written), [host(1), host(2)], SHARDS)
+
+    assert plan.assign == {}
+    assert {number: len(shards) for number, shards in decisions.news(empty, plan.table).items()} == {1: 6, 2: 6}
 
 
 # -- hand-off ----------------------------------------------------------------------------------------
@@ -237,7 +252,7 @@ def test_released_shards_go_where_the_rebalance_wanted_them_with_the_next_epoch(
     before = up(1, 2, 3)
     mine = before.owned_by(1)[:2]
 
-    plan = decisions.refreshed(before, release(before, mine), SHARDS, {mine[0]: 3, mine[1]: 2})
+    plan = refreshed(before, release(before, mine), {mine[0]: 3, mine[1]: 2})
 
     assert plan.assign == {mine[0]: ShardRow(3, 2), mine[1]: ShardRow(2, 2)}
     assert plan.fence == ()
@@ -248,7 +263,7 @@ def test_released_shards_whose_target_is_gone_go_to_whoever_has_fewest() -> None
     before = up(1, 2, 3)
     (mine,) = before.owned_by(1)[:1]
 
-    plan = decisions.refreshed(before, release(before, [mine]), SHARDS, {mine: 99})
+    plan = refreshed(before, release(before, [mine]), {mine: 99})
 
     assert plan.assign == {mine: ShardRow(1, 2)}
 
@@ -257,7 +272,7 @@ def test_the_last_host_takes_its_own_released_shards_anew() -> None:
     before = up(1)
     (mine,) = before.owned_by(1)[:1]
 
-    plan = decisions.refreshed(before, release(before, [mine]), SHARDS)
+    plan = refreshed(before, release(before, [mine]))
 
     assert plan.assign == {mine: ShardRow(1, 2)}
 
@@ -265,7 +280,7 @@ def test_the_last_host_takes_its_own_released_shards_anew() -> None:
 def test_reading_the_store_again_without_news_changes_nothing() -> None:
     before = up(1, 2, 3)
 
-    plan = decisions.refreshed(before, before, SHARDS)
+    plan = refreshed(before, before)
 
     assert (plan.assign, plan.fence, plan.table.hosts, plan.table.shards) == ({}, (), before.hosts, before.shards)
 
@@ -277,7 +292,7 @@ def test_a_host_that_went_on_under_a_new_incarnation_keeps_its_shards() -> None:
     }
     stored = Table(before.version, {2: host(2), 3: host(3, "host-1")}, shards)
 
-    plan = decisions.refreshed(before, stored, SHARDS)
+    plan = refreshed(before, stored)
 
     assert (plan.assign, plan.fence) == ({}, ())
     assert (plan.table.hosts, plan.table.shards) == (stored.hosts, stored.shards)
@@ -287,7 +302,7 @@ def test_a_host_that_the_store_has_and_that_has_not_reported_yet_gets_no_shards(
     before = up(1, 2)
     stored = release(Table(before.version, {**before.hosts, 3: host(3)}, before.shards), ["0"])
 
-    plan = decisions.refreshed(before, stored, SHARDS)
+    plan = refreshed(before, stored)
 
     assert 3 not in plan.table.hosts
     assert plan.assign["0"].owner in {1, 2}
@@ -309,7 +324,7 @@ def test_rounds_of_moves_bring_a_new_host_its_share() -> None:
     for _ in range(4):
         for shard, (source, target) in decisions.moves(table, 2).items():
             assert table.shards[shard].owner == source
-            table = decisions.refreshed(table, release(table, [shard]), SHARDS, {shard: target}).table
+            table = refreshed(table, release(table, [shard]), {shard: target}).table
 
     assert owners(table) == {1: 4, 2: 4, 3: 4}
     assert decisions.moves(table, 2) == {}
@@ -367,7 +382,7 @@ def test_whatever_happens_every_shard_has_one_owner_that_stands_and_epochs_only_
             if not names:
                 continue
             targets = {name: moves[name][1] for name in names}
-            plan = decisions.refreshed(table, release(table, names), SHARDS, targets)
+            plan = refreshed(table, release(table, names), targets)
         table = plan.table
 
         assert table.version == before.version + 1

@@ -221,14 +221,14 @@ class Cell:
         task = self.task = loop.create_task(_contained(coroutine), name=f"{self.key}.{handler.name}")
 
         def overdue() -> None:
-            nonlocal timer
             task.cancel()
-            timer = loop.call_later(GRACE_S, self._give_up, task, handler.name)
+            timers.append(loop.call_later(GRACE_S, self._give_up, task, handler.name))
 
-        timer = loop.call_later(max(item[2] - self.busy_since_s, 0), overdue)
+        timers = [loop.call_later(max(item[2] - self.busy_since_s, 0), overdue)]
 
         def finished(task: asyncio.Task[Any]) -> None:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
             coroutine.close()  # a task that was cancelled before its first step has not begun it
             if self.task is not task:
                 task.cancelled() or task.exception()  # the activation went on without it; its caller was told

@@ -100,8 +100,8 @@ class Host:
         self._sessions: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
-        self._lives: set[int] = set()
-        """Every incarnation this process has had."""
+        self._lives: list[int] = []
+        """Every incarnation this process has had, in order."""
         self._calls = TurnCalls(self)
         settings = app.settings
         self.committer = Committer(
@@ -122,7 +122,7 @@ class Host:
     async def start(self) -> HostRow:
         """Join the store with a new incarnation and begin to hold a lease."""
         self.incarnation = await self.store.join(self.row)
-        self._lives.add(self.incarnation)
+        self._lives.append(self.incarnation)
         self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
         self.lease.start()
         self.spawn(self._housekeeping())
@@ -208,12 +208,17 @@ class Host:
         if incarnation not in self._lives:
             msg = f"{self.name} was never incarnation {incarnation}."
             raise NotOwner(msg)
+        later = len(self._lives) - 1 - self._lives.index(incarnation)
         fresh = []
-        for name, epoch in shards.items():
+        for name, told in shards.items():
+            epoch = told + later  # it rose with each incarnation since
             held = self.shards.get(name)
-            if held is None or (not held.accepting and epoch > held.epoch):  # released already, and taken anew
-                self.shards[name] = Shard(self, name, epoch)
-                fresh.append(name)
+            if held is not None and held.accepting and epoch <= held.epoch:
+                continue
+            if held is not None:  # released, or held under an epoch that has ended: somebody else may have owned it since
+                self._leave(held.cells(), "The shard was owned by another host in between.")
+            self.shards[name] = Shard(self, name, epoch)
+            fresh.append(name)
         if fresh:
             self.spawn(self.outbox.take_over(fresh))
 
@@ -264,8 +269,11 @@ class Host:
         except Fenced as fenced:
             await self._commits_failed([], fenced)
             return
-        self._lives.add(self.incarnation)
+        self._lives.append(self.incarnation)
         self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
+        for shard in self.shards.values():
+            if shard.accepting:
+                shard.epoch += 1  # as the store did
         if self._on_reincarnated is not None:
             self.spawn(self._on_reincarnated())
         # What failed may have been written, durable sends included, or may have noted deliveries and was not.

@@ -142,20 +142,20 @@ class Outbox:
             # What was asked for again while this was read may have older rows than it found: nothing of it begins yet.
             names = [name for name in asked if name in self._scan_again]
             self._scan_again.difference_update(names)
-            for row in rows:
-                if self._host.shard_name(row.entity) not in names:
-                    self._begin_found(row)
-            for name in asked:
-                if name not in names:
-                    for key, n, sends in self._scanning.pop(name):
-                        self._begin(key, n, sends)
+            ready = [item for name in asked if name not in names for item in self._scanning.pop(name)]
+            ready += [
+                (row.entity, row.n, self._enter(row))
+                for row in rows
+                if (row.entity, row.n) not in self._rows and self._host.shard_name(row.entity) not in names
+            ]
+            # By number, read and held back alike: a receiver takes one that comes behind a later one for delivered.
+            for key, n, sends in sorted(ready, key=lambda item: item[:2]):
+                self._begin(key, n, sends)
 
-    def _begin_found(self, row: OutboxRow) -> None:
-        if (row.entity, row.n) in self._rows:
-            return
+    def _enter(self, row: OutboxRow) -> list[Send]:
         sends = [(kind, ident, method, bytes(args)) for kind, ident, method, args in _decode_sends(row.sends)]
         self._rows[row.entity, row.n] = Row(row.entity, row.n, len(sends))
-        self._begin(row.entity, row.n, sends)
+        return sends
 
     def drop(self, shards: Iterable[str]) -> None:
         """Forget the sends of shards that left this host; their new owner reads them from the store."""

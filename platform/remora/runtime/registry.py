@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 from remora.app import App
 from remora.clock import Clock
-from remora.errors import RemoraError, StoreUnavailable
+from remora.errors import RemoraError, StoreUnavailable, UnknownEntity
 from remora.journal import Store
 from remora.sharding import registry as decisions
 from remora.sharding.registry import Plan
 from remora.sharding.table import HostRow, Table
-
-T = TypeVar("T")
 
 POLL_S = 10.0
 """Seconds a long poll for the table is kept open."""
@@ -133,7 +132,7 @@ class Registry:
     async def joined(self, hosts: Sequence[HostRow]) -> None:
         """Take in hosts that entered the store; those given together share evenly."""
         async with self._lock:
-            await self._carry_out(decisions.joined(self._table, hosts, self._settings.shards))
+            await self._change(lambda table: decisions.joined(table, hosts, self._settings.shards))
         for host in hosts:
             self._log.info("host %s joined as incarnation %d", host.name, host.incarnation)
 
@@ -142,54 +141,54 @@ class Registry:
         async with self._lock:
             # Told of by an incarnation that the store has ended meanwhile, a host is gone under its latest one.
             names = {row.name for number in incarnations if (row := self._table.hosts.get(number)) is not None}
-            await self._read_again()
-            lost = [row for number, row in self._table.hosts.items() if number in incarnations or row.name in names]
-            if not lost and not decisions.unowned(self._table, self._settings.shards):
-                return
-            await self._carry_out(decisions.gone(self._table, [row.incarnation for row in lost], self._settings.shards))
-        for row in lost:
-            self._log.warning("host %s (incarnation %d) is gone", row.name, row.incarnation)
-            self._renewed.pop(row.incarnation, None)
-            if replace:
-                self._spawn(self._replace(row))
+
+            def without(table: Table) -> Plan:
+                here = [number for number, row in table.hosts.items() if number in incarnations or row.name in names]
+                return decisions.gone(table, here, self._settings.shards)
+
+            await self._change(without, replace=replace)
 
     async def refresh(self) -> None:
         """Read the table again: a host took a new incarnation in the store, or released shards."""
         async with self._lock:
-            await self._read_again()
+            await self._change(lambda table: decisions.settled(table, self._settings.shards))
 
-    async def _read_again(self, targets: Mapping[str, int] | None = None) -> None:
-        stored = await self._patiently(self._store.read_table)
-        if stored.hosts != self._table.hosts or stored.shards != self._table.shards:
-            plan = decisions.refreshed(self._table, stored, self._settings.shards, targets)
-            if plan.assign or plan.table.hosts != self._table.hosts or plan.table.shards != self._table.shards:
-                await self._carry_out(plan)
+    async def _change(self, decide: Callable[[Table], Plan], *, replace: bool = True) -> None:
+        """Read the table, decide, write; from the start again until the store has confirmed that.
 
-    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do something with the store until it answers: half a plan carried out would leave shards to nobody."""
+        Hosts that leave the table by that are ended for certain and replaced: those that the plan
+        fences, and those that somebody else has fenced in the store.
+
+        What was decided on is never written twice: in between a host may have gone on under a new
+        incarnation, and an answer that was lost may have been a yes.
+        """
         pause = PATIENCE_MIN_S
         while True:
             try:
-                return await work()
+                plan = decide(decisions.known(self._table, await self._store.read_table()))
+                if (plan.table.hosts, plan.table.shards) == (self._table.hosts, self._table.shards) and not plan.fence:
+                    return
+                await self._store.write_table(self._term, plan.table.version, plan.fence, plan.assign)
+                break
             except StoreUnavailable as error:
                 self._log.warning("the registry waits for the store: %s", error)
                 await asyncio.sleep(pause)  # noqa: TID251 - growing, bounded pause while the store is away
                 pause = min(pause * 2, PATIENCE_MAX_S)
-
-    async def _carry_out(self, plan: Plan) -> None:
-        # The same plan may be written twice: an answer that was lost does no harm.
-        await self._patiently(lambda: self._store.write_table(self._term, plan.table.version, plan.fence, plan.assign))
+        news = decisions.news(self._table, plan.table)
+        left = decisions.left(self._table, plan.table)
         self._table = plan.table
-        told = [
-            self._spawn(self._tell(plan.table.hosts[number], shards))
-            for number, shards in plan.by_host().items()
-            if number in plan.table.hosts
-        ]
+        told = [self._spawn(self._tell(plan.table.hosts[number], shards)) for number, shards in news.items()]
         if told:
             # One that does not listen must not keep the others from being known.
             await asyncio.wait(told, timeout=TELL_S)
         self._changed.set()
         self._changed = asyncio.Event()
+        for row in left:
+            self._log.warning("host %s (incarnation %d) is gone", row.name, row.incarnation)
+            self._renewed.pop(row.incarnation, None)
+            await self._hosts.kill(row)
+            if replace:
+                self._spawn(self._replace(row))
 
     async def _tell(self, host: HostRow, shards: dict[str, int]) -> None:
         try:
@@ -218,10 +217,17 @@ class Registry:
                 return
 
     async def place(self, key: str) -> None:
-        """Give a dedicated entity a shard row and an actor, unless it has them."""
+        """Give a dedicated entity a shard row and an actor, unless it has them.
+
+        Raises:
+            UnknownEntity: The app has no dedicated type of that name.
+        """
+        kind = key.partition("/")[0]
+        if not self.app.spec(kind).dedicated:
+            msg = f"{kind!r} is not dedicated: its entities live in shared hosts."
+            raise UnknownEntity(msg)
         async with self._lock:
-            if key not in self._table.shards:
-                await self._carry_out(decisions.want_dedicated(self._table, key))
+            await self._change(lambda table: decisions.want_dedicated(table, key))
         row = self._table.shards[key]
         if row.owner not in self._table.hosts:
             await self._hosts.dedicate(key)
@@ -305,7 +311,7 @@ class Registry:
             # Not under the lock: a host that is slow to let go must not hold up the failover of another.
             await self._hosts.release(host, list(targets))
             async with self._lock:
-                await self._read_again(targets)
+                await self._change(partial(decisions.settled, shards=self._settings.shards, targets=targets))
             self._log.info("moved %d shards from %s", len(targets), host.name)
 
     async def status(self) -> dict[str, Any]:

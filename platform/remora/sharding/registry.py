@@ -30,13 +30,6 @@ class Plan:
     fence: tuple[int, ...] = ()
     assign: dict[str, ShardRow] = field(default_factory=dict)
 
-    def by_host(self) -> dict[int, dict[str, int]]:
-        """Return, per host, the shards it gets with their epochs."""
-        told: dict[int, dict[str, int]] = {}
-        for shard, row in self.assign.items():
-            told.setdefault(row.owner, {})[shard] = row.epoch
-        return told
-
 
 def all_shards(count: int) -> list[str]:
     """Return the names of the shared shards."""
@@ -68,21 +61,46 @@ def gone(table: Table, incarnations: Sequence[int], shards: int) -> Plan:
     return _assign(table, hosts, orphans, lost, shards)
 
 
-def refreshed(table: Table, stored: Table, shards: int, targets: Mapping[str, int] | None = None) -> Plan:
-    """The store was read again: shards that were released in it get owners.
+def known(table: Table, stored: Table) -> Table:
+    """Return what the store holds, as far as this registry knows the hosts.
 
-    Hosts may also have gone on under new incarnations, taking their shards along. A host that the store has and the table does not is left out: it has yet to report that it is up,
-    and would not hear of shards given to it before.
+    A host may have gone on under a new incarnation, taking its shards along. One that the store has
+    and the table does not is left out: it has yet to report that it is up, and would not hear of
+    shards given to it before.
 
     Args:
         table: The table before.
         stored: What the store holds.
-        shards: The app's shard count.
-        targets: Where the rebalance wants released shards; the others go to whoever has fewest.
     """
     names = {row.name for number, row in table.hosts.items() if number not in stored.hosts}
     hosts = {number: row for number, row in stored.hosts.items() if number in table.hosts or row.name in names}
-    return _assign(Table(table.version, hosts, stored.shards), hosts, set(), (), shards, targets or {})
+    return Table(max(table.version, stored.version), hosts, stored.shards)
+
+
+def settled(table: Table, shards: int, targets: Mapping[str, int] | None = None) -> Plan:
+    """Shards that were released, or lost their owner, get one.
+
+    Args:
+        table: The table before.
+        shards: The app's shard count.
+        targets: Where the rebalance wants released shards; the others go to whoever has fewest.
+    """
+    return _assign(table, table.hosts, set(), (), shards, targets)
+
+
+def news(before: Table, after: Table) -> dict[int, dict[str, int]]:
+    """Return, per host, the shards it is to be told of, with their epochs."""
+    told: dict[int, dict[str, int]] = {}
+    for shard, row in after.shards.items():
+        if row != before.shards.get(shard) and row.owner in after.hosts:
+            told.setdefault(row.owner, {})[shard] = row.epoch
+    return told
+
+
+def left(before: Table, after: Table) -> list[HostRow]:
+    """Return the hosts that are none any more; one that went on under a new incarnation still is."""
+    names = {row.name for row in after.hosts.values()}
+    return [row for row in before.hosts.values() if row.name not in names]
 
 
 def moves(table: Table, moves_max: int) -> dict[str, tuple[int, int]]:
@@ -106,7 +124,7 @@ def unplaced_dedicated(table: Table) -> list[str]:
 
 def want_dedicated(table: Table, key: str) -> Plan:
     """A dedicated entity is asked for the first time: give it a shard row without an owner."""
-    assign = {key: ShardRow(0, 0)}
+    assign = {} if key in table.shards else {key: ShardRow(0, 0)}
     return Plan(_next(table, table.hosts, {**table.shards, **assign}), (), assign)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from remora.errors import Fenced, StoreMismatch
+from remora.errors import Fenced, StoreMismatch, StoreUnavailable
 from remora.journal import Append, EntryRow, EventRow, OutboxRow, Recovered, ReminderRow, Tail
 from remora.sharding.table import HostRow, ShardRow, Table
 
@@ -152,6 +152,15 @@ class MemoryStore:
         if term != self._term:
             msg = f"Leader term {term} has ended: a registry of term {self._term} leads."
             raise Fenced(msg)
+        for shard, row in assign.items():
+            current = self._shards.get(shard, row)
+            if current.epoch > row.epoch or (current.epoch == row.epoch and row.owner not in {0, current.owner}):
+                msg = f"Shard {shard} has got another owner meanwhile: read the table again."
+                raise StoreUnavailable(msg)
+        ended = {row.owner for row in assign.values()} - self._standing.difference(fence) - {0}
+        if ended:
+            msg = f"Incarnation {min(ended)} has ended meanwhile and can own nothing: read the table again."
+            raise StoreUnavailable(msg)
         self._standing.difference_update(fence)
         self._shards.update(assign)
         self._version = version

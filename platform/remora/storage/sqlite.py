@@ -241,8 +241,11 @@ class SqliteStore:
     def _check_incarnation(self, incarnation: int) -> None:
         row = self._write.execute("SELECT fenced FROM hosts WHERE incarnation = ?", (incarnation,)).fetchone()
         if row is None or row[0]:
-            msg = f"Incarnation {incarnation} has ended: its shards belong to others now."
-            raise Fenced(msg)
+            raise self._ended(incarnation)
+
+    @staticmethod
+    def _ended(incarnation: int) -> Fenced:
+        return Fenced(f"Incarnation {incarnation} has ended: its shards belong to others now.")
 
     # -- journal -----------------------------------------------------------------------------
 
@@ -257,8 +260,13 @@ class SqliteStore:
             append.delivered, append.parked, [row for row in append.reminders.values() if row is not None], cancelled,
         )  # fmt: skip
         values = (incarnation, *(_rows(rows) for rows in columns))
-        with self._turn_taken():
-            self._write.execute("INSERT INTO commits VALUES (?,?,?,?,?,?,?,?,?)", values)
+        try:
+            with self._turn_taken():
+                self._write.execute("INSERT INTO commits VALUES (?,?,?,?,?,?,?,?,?)", values)
+        except sqlite3.IntegrityError as error:
+            if str(error) != "fenced":  # what the trigger raises; anything else is an entry number that is taken
+                raise
+            raise self._ended(incarnation) from error
 
     async def load(self, wants: Sequence[tuple[str, int]]) -> list[Recovered]:
         """Read entities back, all in one statement."""
@@ -379,8 +387,25 @@ class SqliteStore:
             if current != term:
                 msg = f"Leader term {term} has ended: a registry of term {current} leads."
                 raise Fenced(msg)
+            overtaken = connection.execute(
+                """SELECT s.shard FROM json_each(?) a JOIN shards s ON s.shard = a.value ->> 0
+                   WHERE s.epoch > a.value ->> 2
+                      OR (s.epoch = a.value ->> 2 AND a.value ->> 1 NOT IN (0, s.owner)) LIMIT 1""",
+                (_encode([(shard, row.owner, row.epoch) for shard, row in assign.items()]).decode(),),
+            ).fetchone()
+            if overtaken is not None:
+                msg = f"Shard {overtaken[0]} has got another owner meanwhile: read the table again."
+                raise StoreUnavailable(msg)
             for incarnation in fence:
                 connection.execute("UPDATE hosts SET fenced = 1 WHERE incarnation = ?", (incarnation,))
+            ended = connection.execute(
+                """SELECT value FROM json_each(?)
+                   WHERE value NOT IN (SELECT incarnation FROM hosts WHERE fenced = 0) LIMIT 1""",
+                (_encode([row.owner for row in assign.values() if row.owner]).decode(),),
+            ).fetchone()
+            if ended is not None:
+                msg = f"Incarnation {ended[0]} has ended meanwhile and can own nothing: read the table again."
+                raise StoreUnavailable(msg)
             connection.executemany(
                 "INSERT OR REPLACE INTO shards VALUES (?,?,?)", [(s, row.owner, row.epoch) for s, row in assign.items()]
             )
