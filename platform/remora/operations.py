@@ -19,6 +19,7 @@ from remora.cluster.bootstrap import CALL_S, absolute_store, ensure_platform, jo
 from remora.cluster.names import NAMESPACE, registry_name
 from remora.cluster.ray_process import RayProcess, check_port, start_ray, stop_ray
 from remora.cluster.record import ClusterRecord
+from remora.cluster.transport import Handle
 from remora.errors import ClusterUnreachable, StartError
 from remora.gateway.deployment import build
 
@@ -126,8 +127,9 @@ def status(record: ClusterRecord) -> dict[str, Any]:
     """
     join_ray(record.address)
     try:
-        registry = ray.get_actor(registry_name(record.app), NAMESPACE)
-        found: dict[str, Any] = ray.get(registry.status.remote(), timeout=CALL_S)
+        registry: Handle = ray.get_actor(registry_name(record.app), NAMESPACE)
+        answer: Any = ray.get(registry.status.remote(), timeout=CALL_S)
+        found: dict[str, Any] = answer
     except (ValueError, RayError) as error:
         msg = f"The registry of {record.app} does not answer ({str(error).splitlines()[0]})."
         raise ClusterUnreachable(msg) from error

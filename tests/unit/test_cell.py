@@ -308,7 +308,7 @@ async def test_whatever_a_commit_fails_with_nothing_is_lost_or_doubled(fault: Fa
         await till.add(1)
         store.faults = [fault, fault]
 
-        assert await asyncio.gather(till.add(1), box.put("x"), till.add(1)) == [2, 1, 3]
+        assert [*await asyncio.gather(till.add(1), box.put("x"), till.add(1))] == [2, 1, 3]
 
         assert (await till.total(), await box.look()) == (3, ["x"])
         assert [event["seq"] for event in await till.history()] == [1, 2, 3]
@@ -614,7 +614,7 @@ async def test_a_handler_that_ignores_its_deadline_is_left_behind(monkeypatch: p
         assert "ignored" in RUNS
         for task in set(asyncio.all_tasks()) - leftover:
             if task.get_name() == "restless/a.stubborn":
-                task.get_coro().close()  # type: ignore[union-attr]
+                task.get_coro().close()
 
 
 async def test_a_command_that_was_not_begun_before_its_deadline_is_not_applied() -> None:

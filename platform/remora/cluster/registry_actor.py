@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 from ray.util import list_named_actors
 
@@ -21,7 +20,7 @@ from remora.app import App, load_app
 from remora.clock import SystemClock
 from remora.cluster.host_actor import HostActor
 from remora.cluster.names import NAMESPACE, entity_name, host_name, host_prefix, slot_of
-from remora.cluster.transport import find_actor, ours
+from remora.cluster.transport import Handle, find_actor, ours
 from remora.errors import HostGone, StoreMismatch
 from remora.process import machine_identity, started_s
 from remora.runtime.registry import Registry
@@ -43,7 +42,7 @@ class RayHosts:
         self._app = app
         self._app_path = app_path
         self._store = store
-        self._handles: dict[str, ActorHandle[Any]] = {}
+        self._handles: dict[str, Handle] = {}
         self._watches: set[asyncio.Task[None]] = set()
         self._dedicating: dict[str, asyncio.Task[None]] = {}
         self._slots: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -103,7 +102,7 @@ class RayHosts:
             name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_task_retries=0,
             max_concurrency=10_000, enable_task_events=False, **options,
         )  # fmt: skip
-        handle: ActorHandle[Any] = actor.remote(self._app_path, self._store, name, dedicated)
+        handle: Handle = actor.remote(self._app_path, self._store, name, dedicated)
         try:
             async with asyncio.timeout(START_S):
                 row: HostRow = await handle.start.remote()
@@ -193,7 +192,7 @@ class RayHosts:
                 await self._kill_actor(name)
 
     async def _actors(self, prefix: str) -> set[str]:
-        named: list[dict[str, str]] = await asyncio.to_thread(list_named_actors, all_namespaces=True)
+        named: list[Any] = await asyncio.to_thread(list_named_actors, all_namespaces=True)
         return {one["name"] for one in named if one["namespace"] == NAMESPACE and one["name"].startswith(prefix)}
 
     async def _kill_actor(self, name: str) -> None:
@@ -206,7 +205,7 @@ class RayHosts:
     async def statuses(self) -> list[dict[str, Any]]:
         """Return the counters of all hosts that answer in time."""
 
-        async def one(name: str, handle: ActorHandle[Any]) -> dict[str, Any]:
+        async def one(name: str, handle: Handle) -> dict[str, Any]:
             try:
                 async with asyncio.timeout(2.0):
                     found: dict[str, Any] = await handle.status.remote()

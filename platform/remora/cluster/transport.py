@@ -6,13 +6,14 @@ import asyncio
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from remora.cluster.names import NAMESPACE, registry_name
 from remora.errors import HostGone, RemoraError, Unavailable
 from remora.sharding.table import Table, decode_table
 
+Handle = Any
+"""A Ray actor handle: it has the methods of its actor, which Ray's types do not say."""
 LOOKUP_S = 5.0
 """Longest wait for Ray to find an actor by name, in seconds."""
 
@@ -39,7 +40,7 @@ class RayTransport:
     """Reaches hosts by the names of their actors."""
 
     def __init__(self) -> None:
-        self._handles: dict[str, ActorHandle[Any]] = {}
+        self._handles: dict[str, Handle] = {}
 
     async def exchange(self, host: str, data: bytes) -> bytes:
         """See Transport."""
@@ -54,7 +55,7 @@ class RayTransport:
             raise ours(error, host) from error
 
 
-async def find_actor(name: str) -> ActorHandle[Any]:
+async def find_actor(name: str) -> Handle:
     """Return the handle of a named actor.
 
     Raises:
@@ -73,7 +74,7 @@ class RayDirectory:
 
     def __init__(self, app: str) -> None:
         self._name = registry_name(app)
-        self._handle: ActorHandle[Any] | None = None
+        self._handle: Handle = None
 
     async def table(self, after: int) -> Table:
         """See Directory."""

@@ -198,7 +198,10 @@ class Cell:
         coroutine = handler.fn(entity, *args, **kwargs)
         if handler.suspends:
             self._begin_task(item, handler, turn, image, coroutine)
-            return
+        else:
+            self._run_through(item, handler, turn, image, coroutine)
+
+    def _run_through(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, coroutine: Any) -> None:  # noqa: ANN401 - opaque
         try:
             coroutine.send(None)
         except StopIteration as stop:

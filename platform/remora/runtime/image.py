@@ -45,6 +45,7 @@ def restore(image: Any) -> BaseModel:  # noqa: ANN401 - what take returned
     if isinstance(image, BaseModel):
         return image
     state: BaseModel = image[0]  # not the entity's present one, which the handler may have put in its place
-    state.__dict__.clear()
-    state.__dict__.update(image[1])
+    values: dict[str, Any] = vars(state)
+    values.clear()
+    values.update(image[1])
     return state
