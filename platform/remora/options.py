@@ -20,7 +20,7 @@ class EntityOptions:
     mailbox_max: int = 1024
     """Waiting commands and queries per entity before ``Overloaded``."""
     dedup_window: int = 1000
-    """Last commands whose ids and replies an entity remembers."""
+    """Last commands, durable sends and reminders it received among them, whose ids and replies an entity remembers."""
     dedup_age_s: float = 7 * 86_400.0
     """Age after which a remembered command may be forgotten, in seconds."""
     deadline_s: float = 10.0

@@ -13,8 +13,8 @@ from tests.bench.stage import HTTP_ENTITIES, Stage
 CONNECTIONS = 64
 DEPOSIT = "/account/{id}/deposit"
 PLAIN = "plain Serve, FastAPI"
-NAIVE = "Serve + an actor call each"
-ALONE = "one request per command"
+NAIVE = "Serve + actor calls"
+ALONE = "one per request"
 
 
 class HttpRows:

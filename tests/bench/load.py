@@ -13,9 +13,11 @@ import asyncio
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import uvloop
+
+from tests.bench.drive import Measured
 
 REACH_S = 10.0
 """Longest wait for answers that are owed when the time is over, in seconds."""
@@ -70,7 +72,7 @@ class Spec:
 class Report:
     """What came back."""
 
-    latencies_s: list[float] = field(default_factory=list)
+    latencies_s: list[float]
     """Seconds of each request that was answered within the time measured."""
     acknowledged: int = 0
     """Commands answered with 200, before and after that time included."""
@@ -85,7 +87,7 @@ class Run:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.requests = spec.requests()
-        self.report = Report()
+        self.report = Report([])
         self.begin_s = time.perf_counter() + spec.warm_up_s
         self.end_s = self.begin_s + spec.seconds
         self.open = spec.connections
@@ -192,9 +194,17 @@ def _joined(data: bytes, start: int) -> bytes:
         start = line_end + 2 + size + 2
 
 
-async def _main(spec: Spec) -> Report:
-    return await Run(spec).run()
+def _main(spec: Spec) -> Measured:
+    report = uvloop.run(Run(spec).run())
+    if report.failed:
+        sys.exit(
+            f"{report.failed} of {report.failed + report.acknowledged} commands to {spec.path} failed, "
+            f"the first with:\n{report.first_failure}"
+        )
+    # Few long requests, one after the other: their own time is exact where a count per window is not.
+    seconds = sum(report.latencies_s) if spec.lines else spec.seconds
+    return Measured.of(report.latencies_s, seconds, report.acknowledged, spec.lines or 1)
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(uvloop.run(_main(Spec(**json.loads(sys.argv[1])))))))
+    print(json.dumps(asdict(_main(Spec(**json.loads(sys.argv[1]))))))

@@ -11,7 +11,7 @@ from tests.bench.records import Record
 from tests.bench.stage import AT_ONCE, ENTITIES, Stage
 
 IN_FLIGHT = (1024, 64, 1)
-RAW = "raw Ray actor, not durable"
+RAW = "raw Ray actor"
 
 
 class PythonRows:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.util import list_named_actors
@@ -51,6 +52,12 @@ def environment_of(pid: int) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
+def listed(app: str) -> dict[str, Any]:
+    """Return what `ray list actors` shows of an app's live actors: name → the state API's record."""
+    found: Any = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
+    return {actor.name: actor for actor in found if (actor.name or "").startswith(f"remora/{app}/")}
+
+
 @dataclass(frozen=True)
 class Running:
     """A running app."""
@@ -75,13 +82,28 @@ class Running:
         return shard_of(key, self.client.settings.shards)
 
     def registry_pid(self) -> int:
-        """Return the registry's process, or 0 while Ray restarts it."""
-        found = list_actors(filters=[("name", "=", registry_name(self.name)), ("state", "=", "ALIVE")])
-        return int(found[0].pid) if found else 0
+        """Return the registry's process."""
+        return int(listed(self.name)[registry_name(self.name)].pid)
+
+    def holds_turn(self, row: HostRow) -> bool:
+        """Return whether a host has the store's turn to write."""
+        inode = str(Path(f"{self.store}-turn").stat().st_ino)
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        return any("->" not in one and one[4] == str(row.pid) and one[5].endswith(f":{inode}") for one in locks)
+
+    async def freeze(self, row: HostRow, *, writing: bool) -> float:
+        """Stop a host's process, in the middle of a commit or outside of one; return when."""
+        async with asyncio.timeout(30):
+            while True:
+                os.kill(row.pid, signal.SIGSTOP)
+                if self.holds_turn(row) is writing:
+                    return time.perf_counter()
+                os.kill(row.pid, signal.SIGCONT)
+                await asyncio.sleep(POLL_S)  # noqa: TID251 - lets it get on, until it is caught as wanted
 
     def host_actors(self) -> set[str]:
         """Return the names of the shared hosts' actors that Ray runs, in the table or not."""
-        named = list_named_actors(all_namespaces=True)
+        named: list[Any] = list_named_actors(all_namespaces=True)
         return {one["name"] for one in named if one["name"].startswith(host_prefix(self.name))}
 
     async def registry_answers(self, within_s: float) -> float:
@@ -125,7 +147,7 @@ async def running(path: str, store: Path, hosts: int = 2) -> AsyncIterator[Runni
 
 async def stop(name: str) -> None:
     """Stop an app's hosts and registry."""
-    registry = await find_actor(registry_name(name))
+    registry: Any = await find_actor(registry_name(name))
     async with asyncio.timeout(30):
         await registry.stop.remote()
     ray.kill(registry, no_restart=True)

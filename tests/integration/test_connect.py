@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.util import list_named_actors
@@ -63,7 +64,8 @@ def driver(code: str, *args: str, **environment: str) -> str:
 
 
 def actors_of(app: str) -> list[str]:
-    return [one["name"] for one in list_named_actors(all_namespaces=True) if one["name"].startswith(f"remora/{app}/")]
+    named: list[Any] = list_named_actors(all_namespaces=True)
+    return [one["name"] for one in named if one["name"].startswith(f"remora/{app}/")]
 
 
 async def test_a_second_process_reaches_the_same_entities(cluster: RayProcess, tmp_path: Path) -> None:

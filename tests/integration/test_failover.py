@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import time
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -103,38 +102,57 @@ async def test_commands_are_answered_while_the_registry_is_dead_and_a_later_host
         figure("longest silence of an entity after the host's death", load.outage_s(at, set(load.entities)))
 
 
-async def test_hosts_that_die_or_freeze_together_with_the_registry_are_replaced_when_it_is_back(
+async def test_a_host_that_dies_together_with_the_registry_is_replaced_when_that_is_back(
     tmp_path: Path, figure: Figure
 ) -> None:
     async with running(f"{APPS}:both_killed", tmp_path / "both.db") as app:
         async with Load(app) as load:
-            for number, how in ((signal.SIGKILL, "killed"), (signal.SIGSTOP, "frozen")):
-                await load.more(500)
-                victim = app.hosts()[0]
-                os.kill(app.registry_pid(), signal.SIGKILL)
-                os.kill(victim.pid, number)
-                at = time.perf_counter()
-
-                await until(partial(gone, app, victim), REPLACED_S, f"the new registry finds the {how} host gone")
-                await until(lambda: app.balanced(2), REPLACED_S, "and replaces it")
-                figure(f"host {how}: even again after", time.perf_counter() - at)
             await load.more(500)
-            await until(lambda: not alive(victim.pid), LEASE_S, "no former host lives on")
+            victim = app.hosts()[0]
+            os.kill(app.registry_pid(), signal.SIGKILL)
+            at = kill(victim)
+
+            await until(lambda: gone(app, victim), REPLACED_S, "the new registry finds the host gone")
+            await until(lambda: app.balanced(2), REPLACED_S, "and replaces it")
+            await load.more(500)
 
         # Nobody replaced it twice, and nothing runs that the table does not know.
         assert app.host_actors() == {row.name for row in app.hosts()}
         await load.verify()
+        figure("longest silence of an entity", load.outage_s(at, set(load.entities)))
 
 
+@pytest.mark.parametrize("writing", [True, False], ids=["in a commit", "between commits"])
+async def test_a_host_frozen_when_the_registry_dies_is_ended_by_the_next_registry(
+    tmp_path: Path, figure: Figure, *, writing: bool
+) -> None:
+    async with running(f"{APPS}:both_frozen", tmp_path / "both.db") as app:
+        async with Load(app) as load:
+            await load.more(500)
+            victim, registry = app.hosts()[0], app.registry_pid()
+            # In a commit it holds the store's turn to write, for which the next registry must not wait.
+            at = await app.freeze(victim, writing=writing)
+            os.kill(registry, signal.SIGKILL)
+
+            await until(lambda: gone(app, victim), REPLACED_S, "the new registry sees the end of its lease")
+            await until(lambda: app.balanced(2), REPLACED_S, "and replaces it")
+            await until(lambda: not alive(victim.pid), LEASE_S, "its process was killed")
+            await load.more(500)
+
+        assert app.host_actors() == {row.name for row in app.hosts()}
+        await load.verify()
+        figure("longest silence of an entity", load.outage_s(at, set(load.entities)))
+
+
+@pytest.mark.parametrize("writing", [True, False], ids=["in a commit", "between commits"])
 async def test_a_frozen_host_loses_its_lease_is_killed_and_commits_nothing_later(
-    tmp_path: Path, figure: Figure
+    tmp_path: Path, figure: Figure, *, writing: bool
 ) -> None:
     async with running(f"{APPS}:frozen", tmp_path / "frozen.db") as app:
         async with Load(app) as load:
             await load.more(1_000)
             victim = app.hosts()[0]
-            os.kill(victim.pid, signal.SIGSTOP)
-            at = time.perf_counter()
+            at = await app.freeze(victim, writing=writing)
 
             taken_s = await until(lambda: gone(app, victim), LEASE_S, "its lease has ended")
             await until(lambda: not alive(victim.pid), LEASE_S, "its process was killed")
@@ -144,6 +162,25 @@ async def test_a_frozen_host_loses_its_lease_is_killed_and_commits_nothing_later
         assert app.rows("SELECT fenced FROM hosts WHERE incarnation = ?", victim.incarnation) == [(1,)]
         await load.verify()
         figure("shards taken over after", taken_s)
+        figure("longest silence of an entity", load.outage_s(at, set(load.entities)))
+
+
+async def test_all_hosts_frozen_at_once_are_replaced_though_one_of_them_blocks_the_store(
+    tmp_path: Path, figure: Figure
+) -> None:
+    async with running(f"{APPS}:all_frozen", tmp_path / "frozen.db") as app:
+        async with Load(app) as load:
+            await load.more(500)
+            victims = app.hosts()
+            at = await app.freeze(victims[0], writing=False)
+            await app.freeze(victims[1], writing=True)
+
+            await until(lambda: all(gone(app, row) for row in victims), REPLACED_S, "their leases have ended")
+            await until(lambda: app.balanced(2), REPLACED_S, "they are replaced")
+            await until(lambda: not any(alive(row.pid) for row in victims), LEASE_S, "their processes were killed")
+            await load.more(500)
+
+        await load.verify()
         figure("longest silence of an entity", load.outage_s(at, set(load.entities)))
 
 

@@ -3,35 +3,36 @@
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
-from ray.util.state import list_actors
 
 from remora.cluster import bootstrap
 from remora.cluster.ray_process import RayProcess, environment
 from tests.integration.apps import Alone, Witness
-from tests.integration.running import environment_of, running
+from tests.integration.running import environment_of, listed, running
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(180)]
 COMMON = "tests.integration.apps:common"
 
 
+def found_actor(name: str) -> Any:  # noqa: ANN401 - Ray gives handles no type
+    """Find an actor as the documentation says."""
+    return ray.get_actor(name, namespace="remora")
+
+
 async def test_hosts_and_registry_are_named_detached_actors_in_the_namespace_remora(tmp_path: Path) -> None:
     async with running(COMMON, tmp_path / "common.db") as app:
         names = {row.name for row in app.hosts()}
-        listed = {
-            actor.name: actor
-            for actor in list_actors(filters=[("state", "=", "ALIVE")], detail=True)
-            if actor.name and actor.name.startswith("remora/common/")
-        }
+        found = listed("common")
 
         assert {name.rpartition("/")[0] for name in names} == {"remora/common/host/1", "remora/common/host/2"}
-        assert listed.keys() == {*names, "remora/common/registry"}
-        for name, actor in listed.items():
+        assert found.keys() == {*names, "remora/common/registry"}
+        for name, actor in found.items():
             assert (actor.ray_namespace, actor.is_detached) == ("remora", True)
-            assert ray.get_actor(name, namespace="remora")._actor_id.hex() == actor.actor_id  # noqa: SLF001 - Ray offers no other name for it
-        assert {listed[row.name].pid for row in app.hosts()} == {row.pid for row in app.hosts()}
+            assert found_actor(name)._actor_id.hex() == actor.actor_id  # noqa: SLF001 - Ray offers no other name for it
+        assert {found[row.name].pid for row in app.hosts()} == {row.pid for row in app.hosts()}
 
 
 async def test_a_dedicated_entity_is_found_and_listed_under_its_own_name(tmp_path: Path) -> None:
@@ -39,19 +40,18 @@ async def test_a_dedicated_entity_is_found_and_listed_under_its_own_name(tmp_pat
         assert await app.client.ref(Alone, "board").add(3) == 3
         name = "remora/common/entity/alone/board"
 
-        actor = ray.get_actor(name, namespace="remora")
-        listed = list_actors(filters=[("name", "=", name), ("state", "=", "ALIVE")], detail=True)
+        found = listed("common")[name]
 
-        assert [(found.ray_namespace, found.is_detached) for found in listed] == [("remora", True)]
-        status = await actor.status.remote()
-        assert (status["dedicated"], status["live"], status["pid"]) == ("alone/board", 1, listed[0].pid)
+        assert (found.ray_namespace, found.is_detached) == ("remora", True)
+        status = await found_actor(name).status.remote()
+        assert (status["dedicated"], status["live"], status["pid"]) == ("alone/board", 1, found.pid)
         assert status["pid"] not in {row.pid for row in app.hosts()}
 
 
 async def test_a_host_sees_the_standard_library_under_the_name_platform(tmp_path: Path) -> None:
     async with running(COMMON, tmp_path / "common.db") as app:
         for row in app.hosts():
-            assert await ray.get_actor(row.name, namespace="remora").platform_file.remote() == platform.__file__
+            assert await found_actor(row.name).platform_file.remote() == platform.__file__
 
 
 async def test_the_authentication_mode_is_set_in_every_process_of_the_platform(

@@ -650,7 +650,7 @@ async def test_a_full_mailbox_refuses_with_a_time_to_come_back() -> None:
         await turns(20)
 
         with pytest.raises(Overloaded, match="crowded/a has 2 commands waiting, its bound") as caught:
-            await others[2].ref(Crowded, "a").with_options(deadline_s=0.1, command_id="over").put("no")
+            await others[2].ref(Crowded, "a").with_options(deadline_s=0.3, command_id="over").put("no")
 
         assert caught.value.retry_after_s > 0
         assert caught.value.command_id == "over"

@@ -192,6 +192,24 @@ async def test_a_host_that_is_told_of_a_shard_of_a_later_epoch_starts_over_from_
         assert host.cells["box/a"] is not stale
 
 
+async def test_a_host_that_hears_late_of_a_shard_that_it_let_go_since_does_not_take_it_back() -> None:
+    async with platforms.running(things.app, hosts=2) as (platform, client):
+        box = client.ref(Box, "a")
+        await box.put("x")
+        host = host_of(platform, "box/a")
+        shard = host.shard_name("box/a")
+        incarnation, epoch = host.incarnation, host.shards[shard].epoch
+        await move(platform, "box/a")
+        await box.put("y")
+
+        await host.own(incarnation, {shard: epoch})
+
+        assert shard not in host.shards
+        await move(platform, "box/a")
+        assert shard in host.shards
+        assert await box.look() == ["x", "y"]
+
+
 async def test_a_host_refuses_shards_of_an_incarnation_that_it_never_was() -> None:
     async with platforms.running(things.app) as (platform, _):
         host = platform.hosts["host-1"]

@@ -300,6 +300,23 @@ async def test_a_handler_of_a_send_that_never_ends_is_bounded_and_those_behind_i
         assert await client.ref(Listener, "a").with_options(deadline_s=5).heard() == ["two"]
 
 
+async def test_received_sends_take_places_in_the_window_and_what_they_pushed_out_is_too_old_after_a_crash() -> None:
+    async with running(hosts=2) as (platform, client):
+        listener = client.ref(Listener, "a")
+        old, known = client.ids.next(), client.ids.next()
+        assert await listener.with_options(command_id=old).hear("old") == 1
+        assert await listener.with_options(command_id=known).hear("known") == 2
+        for n in range(Listener.options.dedup_window - 1):
+            await client.ref(Teller, "t").tell(["a"], str(n))
+        await outbox_is_empty(platform)
+        await platform.crash(host_of(platform, "listener/a").name)
+
+        assert await listener.with_options(command_id=known).hear("known") == 2
+        with pytest.raises(remora.TooOld):
+            await listener.with_options(command_id=old).hear("old")
+        assert len(await listener.heard()) == 2 + Listener.options.dedup_window - 1
+
+
 async def test_a_sender_whose_id_looks_like_a_send_is_told_apart() -> None:
     async with running(hosts=2) as (platform, client):
         await client.ref(Teller, "x>5").tell(["a>7"], "one")
@@ -324,7 +341,7 @@ async def test_new_commands_wait_in_order_while_too_many_sends_are_undelivered_a
         assert not any(task.done() for task in waiting)
 
         with pytest.raises(remora.Overloaded, match="3 durable sends to deliver first"):
-            await client.ref(Teller, "u").with_options(deadline_s=0.1).tell(["a"], "5")
+            await client.ref(Teller, "u").with_options(deadline_s=0.3).tell(["a"], "5")
 
         GATES["wait"].set()
         await slow

@@ -47,7 +47,6 @@ class RayHosts:
         self._dedicating: dict[str, asyncio.Task[None]] = {}
         self._slots: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._lives = itertools.count(1)
-        self.term = 0
         self.registry: Registry
 
     async def attach(self, rows: Sequence[HostRow]) -> list[HostRow]:
@@ -91,7 +90,7 @@ class RayHosts:
 
     async def create(self, slot: int) -> HostRow:
         """Start a shared host in a slot."""
-        name = host_name(self._app.name, slot, f"{self.term}-{next(self._lives)}")
+        name = host_name(self._app.name, slot, f"{self.registry.term}-{next(self._lives)}")
         options: dict[str, Any] = {"max_restarts": 0, "num_cpus": 1, "scheduling_strategy": "SPREAD"}
         if any(HOST_LABEL in node.get("Labels", {}) for node in ray.nodes()):
             options["label_selector"] = {HOST_LABEL: "true"}
@@ -268,7 +267,6 @@ class RegistryActor:
         hosts = self._hosts = RayHosts(app, self._app_path, store.url)
         registry = hosts.registry = Registry(app, store, hosts, SystemClock())
         table = await registry.start()
-        hosts.term = registry.term
         # Clients of this process must find it answering while hosts start: hosts are clients too.
         self._registry = registry
         await hosts.kill_strays(list(table.hosts.values()))

@@ -43,7 +43,7 @@ from remora.runtime.reminders import Reminders
 from remora.runtime.session import Session
 from remora.runtime.shard import Shard
 from remora.sharding.hashing import entity_key, shard_of
-from remora.sharding.table import HostRow
+from remora.sharding.table import HostRow, ShardRow
 
 T = TypeVar("T")
 _json = msgspec.json.Encoder().encode
@@ -102,6 +102,8 @@ class Host:
         self._closed = False
         self._lives: list[int] = []
         """Every incarnation this process has had, in order."""
+        self._let_go: set[str] = set()
+        """Shards it has released before: what it is told of them may come too late."""
         self._calls = TurnCalls(self)
         settings = app.settings
         self.committer = Committer(
@@ -208,14 +210,19 @@ class Host:
         if incarnation not in self._lives:
             msg = f"{self.name} was never incarnation {incarnation}."
             raise NotOwner(msg)
-        later = len(self._lives) - 1 - self._lives.index(incarnation)
+        owned = {name: ShardRow(incarnation, epoch) for name, epoch in shards.items()}
+        if not self._let_go.isdisjoint(owned):
+            rows = (await self.patiently(self.store.read_table)).shards
+            owned.update((name, rows[name]) for name in self._let_go.intersection(owned))
         fresh = []
-        for name, told in shards.items():
-            epoch = told + later  # it rose with each incarnation since
+        for name, row in owned.items():
             held = self.shards.get(name)
-            if held is not None and held.accepting and epoch <= held.epoch:
+            if row.owner not in self._lives or (held is not None and not held.accepting):
+                continue  # released since, or about to be
+            epoch = row.epoch + len(self._lives) - 1 - self._lives.index(row.owner)  # it rose with each incarnation
+            if held is not None and epoch <= held.epoch:
                 continue
-            if held is not None:  # released, or held under an epoch that has ended: somebody else may have owned it since
+            if held is not None:  # held under an epoch that has ended: somebody else may have owned it since
                 self._leave(held.cells(), "The shard was owned by another host in between.")
             self.shards[name] = Shard(self, name, epoch)
             fresh.append(name)
@@ -225,6 +232,7 @@ class Host:
     async def release(self, names: Iterable[str]) -> None:
         """Stop serving shards: running handlers end (bounded), all is flushed, the store is told."""
         wanted = list(names)
+        self._let_go.update(wanted)
         leaving = [self.shards[name] for name in wanted if name in self.shards]
         for shard in leaving:
             shard.accepting = False

@@ -84,6 +84,8 @@ class Registry:
         self._renewed: dict[int, tuple[float, float]] = {}
         """incarnation → (renewal last seen, when it was seen to change)"""
         self._leases_read_s = 0.0
+        self._ending: set[int] = set()
+        """Hosts whose lease is over and whose shards are being given to others."""
         self._untold: set[int] = set()
         """Hosts that could not be told of shards they own."""
         self._log = logging.getLogger("remora.registry")
@@ -104,10 +106,13 @@ class Registry:
 
     async def start(self) -> Table:
         """Lead: begin a new term and read the table; return it."""
-        self._term = await self._store.lead()
-        self._table = await self._store.read_table()
-        for work in (self._watch_leases(), self._rebalance()):
-            self._spawn(work)
+        async with self._lock:
+            self._table = await self._store.read_table()
+            # Watching begins before leading: a host that is frozen in a commit keeps everybody from writing.
+            self._spawn(self._watch_leases())
+            self._term = await self._store.lead()
+            self._table = await self._store.read_table()
+        self._spawn(self._rebalance())
         return self._table
 
     async def close(self) -> None:
@@ -256,14 +261,20 @@ class Registry:
             except StoreUnavailable as error:
                 self._log.warning("leases cannot be read: %s", error)
                 continue
-            over = self.leases_over(leases, self._clock.monotonic_s())
-            for incarnation in over:
+            for incarnation in self.leases_over(leases, self._clock.monotonic_s()):
                 row = self._table.hosts.get(incarnation)
-                try:
-                    if row is not None and await self._hosts.kill(row):
-                        await self.gone([incarnation])
-                except RemoraError as error:
-                    self._log.warning("host %s cannot be given up yet: %s", incarnation, error)
+                if row is not None and await self._hosts.kill(row) and incarnation not in self._ending:
+                    self._ending.add(incarnation)
+                    self._spawn(self._end(incarnation))
+
+    async def _end(self, incarnation: int) -> None:
+        # Beside the watch, which goes on: this write may have to wait until another frozen host is killed.
+        try:
+            await self.gone([incarnation])
+        except RemoraError as error:
+            self._log.warning("host %s cannot be given up yet: %s", incarnation, error)
+        finally:
+            self._ending.discard(incarnation)
 
     def leases_over(self, leases: dict[int, float], now_s: float) -> list[int]:
         """Return hosts whose lease is over by what this registry itself has seen.

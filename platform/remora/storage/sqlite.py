@@ -16,7 +16,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,6 +75,10 @@ def _file_system_of(path: Path) -> str:
     return kind
 
 
+def _migrations() -> list[Path]:
+    return sorted(SCHEMA.glob("*.sql"))
+
+
 class SqliteStore:
     """Journal, membership and shard table in one SQLite file.
 
@@ -112,6 +116,10 @@ class SqliteStore:
             raise StoreMismatch(msg)
         try:
             self._turn = os.open(f"{self.path}-turn", os.O_CREAT | os.O_RDWR, 0o600)
+            if self._stands(app, shards):
+                # Not waiting for a turn: a frozen host may hold it, and who is to end that host must get in.
+                self._connect()
+                return
             with self._turn_taken():
                 self._connect()
                 self._migrate(app, shards)
@@ -120,6 +128,19 @@ class SqliteStore:
                 f"Cannot open the store {self.url}: {error}. Give a path that can be written and is a Remora database."
             )
             raise StoreMismatch(msg) from error
+
+    def _stands(self, app: str, shards: int) -> bool:
+        """Return whether the database is as this release, app and machine want it: opening it writes nothing."""
+        if not self.path.exists() or not Path(f"{self.path}-leases").exists():
+            return False
+        with closing(sqlite3.connect(self.path, timeout=5.0, isolation_level=None)) as probe:
+            if probe.execute("PRAGMA user_version").fetchone()[0] != int(_migrations()[-1].name[:4]):
+                return False
+            meta = dict(probe.execute("SELECT key, value FROM meta").fetchall())
+        if not {"app", "shards", "store", "term", "version"} <= meta.keys():
+            return False
+        self._check_meta(meta, app, shards)
+        return meta.get("machine") == self._hostname()
 
     def _connect(self) -> None:
         self._write = self._connection(self.path, "FULL")
@@ -142,7 +163,7 @@ class SqliteStore:
 
     def _migrate(self, app: str, shards: int) -> None:
         version = self._write.execute("PRAGMA user_version").fetchone()[0]
-        files = sorted(SCHEMA.glob("*.sql"))
+        files = _migrations()
         newest = int(files[-1].name[:4])
         if version > newest:
             msg = f"{self.url} was written by a newer release (schema {version}, this one knows {newest}): upgrade Remora."
