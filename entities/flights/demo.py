@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -130,6 +129,7 @@ async def kill_a_host(client: remora.Client, flight: Flight) -> None:
         for tail in sorted({row.tail for row in departures(flight.rows)})
         if shard_of(f"aircraft/{tail}", client.settings.shards) in lost
     ][:PROBES]
+    console.print(f"Killing {victim.name} (pid {victim.pid}) with SIGKILL. Ray will say that a worker died.")
     os.kill(victim.pid, signal.SIGKILL)
     killed_s = time.perf_counter()
     flight.killed = f"{victim.name} (pid {victim.pid}, {len(lost)} of {client.settings.shards} shards)"
@@ -240,8 +240,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--store", default=None, help="store URL (default: .remora/flights.db in this folder)")
     parser.add_argument("--no-kill", action="store_true", help="leave all hosts alive")
     options = parser.parse_args(arguments)
-    # Ray reports a killed worker on the console; here it is the point of the exercise.
-    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
     from remora import operations
 
     rows = min(options.rows or count(), count())

