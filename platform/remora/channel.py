@@ -16,6 +16,12 @@ from typing import Protocol
 from remora.errors import HostGone, RemoraError
 from remora.messages import Ask, Batch, decode_answers, encode
 
+HOLD_BELOW = 64
+HOLD_S = 0.003
+"""While a call is under way, fewer commands than this wait this many seconds for company before they
+leave in another call; they leave with the next that returns, which is usually sooner. A call costs
+about 2 ms of processor time on both sides together, whatever it carries."""
+
 
 class Transport(Protocol):
     """The one port that reaches a host, over Ray, in memory or over a network."""
@@ -71,6 +77,8 @@ class Channel:
         self._in_flight: dict[int, Sending] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._scheduled = False
+        self._left_s = 0.0
+        """When the last call left."""
         self._loop = asyncio.get_running_loop()
 
     def submit(self, sending: Sending) -> None:
@@ -104,11 +112,24 @@ class Channel:
     def _flush(self) -> None:
         self._scheduled = False
         while self._queue and len(self._calls) < self._calls_max:
+            if self._calls and len(self._queue) < HOLD_BELOW and not self._held_long_enough():
+                return
+            self._left_s = self._loop.time()
             count = min(len(self._queue), self._batch_max)
             sendings = [self._queue.popleft() for _ in range(count)]
             for sending in sendings:
                 self._in_flight[sending.n] = sending
             self._call([sending.ask for sending in sendings])
+
+    def _held_long_enough(self) -> bool:
+        """Return whether a call left so long ago that the next need not wait for more to say; if not, look again then."""
+        wait_s = self._left_s + HOLD_S - self._loop.time()
+        if wait_s <= 0:
+            return True
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_later(wait_s, self._flush)
+        return False
 
     def _call(self, asks: list[Ask]) -> None:
         task = self._loop.create_task(self._exchange(asks))
@@ -124,6 +145,7 @@ class Channel:
             broken = error if isinstance(error, RemoraError) else HostGone(f"{self.host}: {error!r}")
             self._on_broken(self.take_all(), broken)
         elif self._queue:
+            self._left_s = 0.0  # what waited for this call to return leaves now
             self._flush()
         elif self._in_flight and not self._calls:
             self._call([])  # nothing new to say, and answers are owed: listen

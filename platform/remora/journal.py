@@ -42,6 +42,11 @@ class Append:
     reminders: dict[tuple[str, str], tuple[str, str, str, int] | None] = field(default_factory=dict)
     """(entity, name) → (entity, name, shard, due in ms), None cancels"""
 
+    @property
+    def only_entries(self) -> bool:
+        """Return whether nothing but entries is to be written, as most commits have it."""
+        return not (self.states or self.marks or self.outbox or self.delivered or self.parked or self.reminders)
+
     def __bool__(self) -> bool:
         """Return whether there is anything to write."""
         return bool(

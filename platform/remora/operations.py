@@ -18,7 +18,7 @@ from remora.app import App, load_app
 from remora.cluster import record as records
 from remora.cluster.bootstrap import CALL_S, absolute_store, ensure_platform, join_ray
 from remora.cluster.names import NAMESPACE, registry_name
-from remora.cluster.ray_process import RayProcess, check_port, start_ray, stop_ray
+from remora.cluster.ray_process import RayProcess, check_port, runs, start_ray, stop_ray
 from remora.cluster.record import ClusterRecord
 from remora.cluster.transport import Handle
 from remora.errors import ClusterUnreachable, StartError
@@ -51,7 +51,7 @@ def up(
     """
     app = load_app(app_path)
     former = records.find(app.name)
-    if former is not None and former.ray_pid and Path(f"/proc/{former.ray_pid}").exists():
+    if former is not None and runs(former.ray_pid, former.temp_dir):
         msg = f"App {app.name!r} runs already, at {former.gateway_url}: `remora down {app.name}` stops it."
         raise StartError(msg)
     count = hosts or max(os.cpu_count() or 1, 2)

@@ -15,7 +15,7 @@ from remora.storage.memory import MemoryStore
 from remora.storage.sqlite import SqliteStore
 from tests import platforms, things
 from tests.clock import turns, until
-from tests.faults import FaultyStore
+from tests.faults import Fault, FaultyStore
 from tests.platforms import host_of, move
 from tests.things import Box, Till
 
@@ -237,6 +237,31 @@ async def test_a_hand_over_waits_for_the_store_and_is_finished() -> None:
         await move(platform, "till/a")
 
         assert not failures
+        assert await client.ref(Till, "a").add(1) == 2
+
+
+async def test_a_hand_over_that_meets_a_new_incarnation_of_its_host_is_finished_under_that_one() -> None:
+    store = FaultyStore()
+    async with platforms.running(things.app, store, hosts=2) as (platform, client):
+        await client.ref(Till, "a").add(1)
+        host = host_of(platform, "till/a")
+        other = next(key for key in map("till/{}".format, range(99))
+                     if host.shard_name(key) in host.shards and host.shard_name(key) != host.shard_name("till/a"))
+        real, met = store.inner.release, []
+
+        async def release(incarnation: int, shards: list[str]) -> None:
+            if not met:
+                met.append(incarnation)
+                store.faults = [Fault.AFTER_WRITE]
+                await client.ref(Till, other.partition("/")[2]).add(1)  # its commit fails: a new incarnation
+            await real(incarnation, shards)
+
+        store.release = release  # type: ignore[attr-defined]  # in front of the inner one's
+
+        await move(platform, "till/a")
+
+        assert host.incarnation > met[0]
+        assert host.shard_name("till/a") not in host.shards
         assert await client.ref(Till, "a").add(1) == 2
 
 

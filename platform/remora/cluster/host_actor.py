@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -72,6 +73,9 @@ class HostActor:
             app, store, clock, row, client, seed=os.getpid(), on_fenced=_end_process, on_reincarnated=self._reincarnated
         )
         await host.start()
+        # Entities live long: looking at all of them for garbage again and again only costs.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         return host
 
     async def exchange(self, data: bytes) -> bytes:

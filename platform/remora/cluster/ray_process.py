@@ -153,18 +153,31 @@ def _wait_started(process: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.05)
 
 
-def stop_ray(pid: int, temp_dir: str = "") -> None:
+def runs(pid: int, temp_dir: str) -> bool:
+    """Return whether a cluster that ``start_ray`` started still runs, and its pid is not somebody else's by now.
+
+    Args:
+        pid: Its first process.
+        temp_dir: Its folder.
+    """
+    return _alive(pid) and f"--temp-dir={temp_dir}".encode() in _command(pid).split(b"\0")
+
+
+def stop_ray(pid: int, temp_dir: str) -> None:
     """Stop a Ray cluster that ``start_ray`` started, and only that one.
 
     Args:
         pid: Its first process, which leads a session of its own.
         temp_dir: Its folder: processes that name it are the cluster's.
     """
-    _signal(pid, signal.SIGTERM)
-    until = time.monotonic() + STOP_S
-    while _alive(pid) and time.monotonic() < until:
-        time.sleep(0.05)
-    for left in {*_session(pid), *_naming(temp_dir)} - {os.getpid()}:
+    if runs(pid, temp_dir):
+        _signal(pid, signal.SIGTERM)
+        until = time.monotonic() + STOP_S
+        while _alive(pid) and time.monotonic() < until:
+            time.sleep(0.05)
+    # The number of a session is not given anew while anybody is in it; once it is, it is not the cluster's.
+    session = _session(pid) if not _alive(pid) or runs(pid, temp_dir) else []
+    for left in {*session, *_naming(temp_dir)} - {os.getpid()}:
         _signal(left, signal.SIGKILL)
     child = _children.pop(pid, None)
     if child is not None:
@@ -200,9 +213,12 @@ def _session(leader: int) -> list[int]:
 
 
 def _naming(temp_dir: str) -> list[int]:
-    found = []
-    for pid in _processes() if temp_dir else []:
-        with contextlib.suppress(OSError):
-            if temp_dir.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-    return found
+    return [pid for pid in _processes() if temp_dir.encode() in _command(pid)] if temp_dir else []
+
+
+def _command(pid: int) -> bytes:
+    """Return a process's command line, arguments ended by NUL; empty if there is none of that pid."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

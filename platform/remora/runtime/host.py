@@ -102,6 +102,9 @@ class Host:
         self._closed = False
         self._lives: list[int] = []
         """Every incarnation this process has had, in order."""
+        self._steady = asyncio.Event()
+        """Not set while this host takes a new incarnation."""
+        self._steady.set()
         self._let_go: set[str] = set()
         """Shards it has released before: what it is told of them may come too late."""
         self._calls = TurnCalls(self)
@@ -157,11 +160,12 @@ class Host:
         for session in self._sessions.values():
             session.break_off(HostGone(f"{self.name} is gone."))
 
-    def spawn(self, work: Any) -> None:  # noqa: ANN401 - any coroutine
+    def spawn(self, work: Any) -> asyncio.Task[Any]:  # noqa: ANN401 - any coroutine
         """Run something in the background of this host; what it raises is logged."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -231,7 +235,17 @@ class Host:
 
     async def release(self, names: Iterable[str]) -> None:
         """Stop serving shards: running handlers end (bounded), all is flushed, the store is told."""
-        wanted = list(names)
+        # Once begun it is finished, whatever becomes of who asked: a shard that is half given up serves nobody.
+        task = self.spawn(self._release(list(names)))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise
+            msg = f"{self.name} is gone."
+            raise HostGone(msg) from None
+
+    async def _release(self, wanted: list[str]) -> None:
         self._let_go.update(wanted)
         leaving = [self.shards[name] for name in wanted if name in self.shards]
         for shard in leaving:
@@ -245,7 +259,16 @@ class Host:
         await self.committer.flush()
         self.outbox.drop(shard.key for shard in leaving)
         # Until the store knows, nobody else may take them, and this host serves them no more: it has to get through.
-        await self.patiently(lambda: self.store.release(self.incarnation, wanted))
+        while True:
+            await self._steady.wait()
+            incarnation = self.incarnation
+            try:
+                await self.patiently(lambda: self.store.release(self.incarnation, wanted))
+                break
+            except Fenced:
+                await self._steady.wait()
+                if self.incarnation == incarnation:
+                    raise  # and not only because this host went on under a new one meanwhile
         for shard in leaving:
             if self.shards.get(shard.key) is shard:
                 del self.shards[shard.key]
@@ -272,11 +295,14 @@ class Host:
         for cell in touched:
             cell.hold()
         # The outcome may be unknown: under a new incarnation nothing late of the old one can commit.
+        self._steady.clear()
         try:
             self.incarnation = await self.patiently(lambda: self.store.reincarnate(self.incarnation))
         except Fenced as fenced:
             await self._commits_failed([], fenced)
             return
+        finally:
+            self._steady.set()
         self._lives.append(self.incarnation)
         self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
         for shard in self.shards.values():

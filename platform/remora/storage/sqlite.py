@@ -17,13 +17,14 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from remora.errors import Corrupt, Fenced, RemoraError, StoreMismatch, StoreUnavailable
-from remora.journal import Append, EventRow, OutboxRow, Recovered, ReminderRow
+from remora.journal import Append, EntryRow, EventRow, OutboxRow, Recovered, ReminderRow
 from remora.process import machine_identity
 from remora.sharding.table import HostRow, ShardRow, Table
 
@@ -36,6 +37,10 @@ _decode_events = msgspec.json.Decoder(list[EventRow]).decode
 _decode_outbox = msgspec.json.Decoder(list[OutboxRow]).decode
 _decode_reminders = msgspec.json.Decoder(list[ReminderRow]).decode
 _encode = msgspec.json.Encoder().encode
+
+_ENTRY_COLUMNS = 8
+_ENTRY_SIZES = (1, 4, 16, 64, 256, 1024, 4000)
+"""Rows of the prepared statements that write entries; SQLite takes 32,766 values in one."""
 
 _LOAD = """
 WITH want AS (
@@ -73,6 +78,17 @@ def _file_system_of(path: Path) -> str:
         if str(path).startswith(mount.rstrip("/") + "/") and len(mount) >= len(best):
             best, kind = mount, fs_type
     return kind
+
+
+@cache
+def _insert_entries(size: int) -> str:
+    """Return the statement that writes up to ``size`` entries if the incarnation stands; unused places are NULL."""
+    row = f"({','.join('?' * _ENTRY_COLUMNS)})"
+    return (
+        "INSERT INTO entries (entity, n, seq, events, command_id, verdict, reply, at) "  # noqa: S608 - constant text
+        f"SELECT * FROM (VALUES {','.join([row] * size)}) "
+        "WHERE column1 IS NOT NULL AND (SELECT fenced FROM hosts WHERE incarnation = ?) = 0"
+    )
 
 
 def _migrations() -> list[Path]:
@@ -275,6 +291,26 @@ class SqliteStore:
         await self._on(self._writer, self._append, incarnation, append)
 
     def _append(self, incarnation: int, append: Append) -> None:
+        if append.only_entries and len(append.entries) <= _ENTRY_SIZES[-1]:
+            self._append_entries(incarnation, append.entries)
+        else:
+            self._append_all(incarnation, append)
+
+    def _append_entries(self, incarnation: int, entries: Sequence[EntryRow]) -> None:
+        """Write a commit of nothing but entries: half the cost a row of the general statement, which goes by JSON."""
+        size = next(size for size in _ENTRY_SIZES if size >= len(entries))
+        values: list[Any] = []
+        for entity, n, seq, events, command_id, verdict, reply, at in entries:
+            values += (
+                entity, n, seq, None if events is None else events.decode(), command_id, verdict, reply.decode(), at,
+            )  # fmt: skip
+        values += [None] * (_ENTRY_COLUMNS * (size - len(entries)))
+        with self._turn_taken():
+            written = self._write.execute(_insert_entries(size), (*values, incarnation)).rowcount
+        if written != len(entries):
+            raise self._ended(incarnation)
+
+    def _append_all(self, incarnation: int, append: Append) -> None:
         cancelled = [key for key, row in append.reminders.items() if row is None]
         columns = (
             append.entries, list(append.states.values()), list(append.marks.values()), append.outbox,
