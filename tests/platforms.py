@@ -40,5 +40,6 @@ async def move(platform: LocalPlatform, key: str) -> str:
     names = sorted(platform.hosts)
     name = names[(names.index(source.name) + 1) % len(names)]
     await registry._move(  # noqa: SLF001 - what the rebalance does, at the time of the test's choice
-        {source.shard_name(key): (source.incarnation, platform.hosts[name].incarnation)})
+        {source.shard_name(key): (source.incarnation, platform.hosts[name].incarnation)}
+    )
     return name

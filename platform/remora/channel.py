@@ -17,10 +17,11 @@ from remora.errors import HostGone, RemoraError
 from remora.messages import Ask, Batch, decode_answers, encode
 
 HOLD_BELOW = 64
-HOLD_S = 0.003
-"""While a call is under way, fewer commands than this wait this many seconds for company before they
-leave in another call; they leave with the next that returns, which is usually sooner. A call costs
-about 2 ms of processor time on both sides together, whatever it carries."""
+HOLD_MAX_S = 0.02
+"""While a call is under way, fewer commands than this wait for it to return before they leave in another:
+twice as long as the quickest of the last calls took, and this many seconds at most, since a call that
+waits for a slow command returns late. A call costs about 2 ms of processor time on both sides
+together, whatever it carries."""
 
 
 class Transport(Protocol):
@@ -79,6 +80,8 @@ class Channel:
         self._scheduled = False
         self._left_s = 0.0
         """When the last call left."""
+        self._took_s: deque[float] = deque(maxlen=8)
+        """How long the last calls took."""
         self._loop = asyncio.get_running_loop()
 
     def submit(self, sending: Sending) -> None:
@@ -122,8 +125,9 @@ class Channel:
             self._call([sending.ask for sending in sendings])
 
     def _held_long_enough(self) -> bool:
-        """Return whether a call left so long ago that the next need not wait for more to say; if not, look again then."""
-        wait_s = self._left_s + HOLD_S - self._loop.time()
+        """Return whether what is queued need not wait for company; if it is to, look again then."""
+        hold_s = min(2 * min(self._took_s, default=0.0), HOLD_MAX_S)
+        wait_s = self._left_s + hold_s - self._loop.time()
         if wait_s <= 0:
             return True
         if not self._scheduled:
@@ -151,7 +155,9 @@ class Channel:
             self._call([])  # nothing new to say, and answers are owed: listen
 
     async def _exchange(self, asks: list[Ask]) -> None:
+        began_s = self._loop.time()
         data = await self._transport.exchange(self.host, encode(Batch(self._session, asks)))
+        self._took_s.append(self._loop.time() - began_s)
         for n, verdict, payload in decode_answers(data):
             sending = self._in_flight.pop(n, None)
             if sending is not None:

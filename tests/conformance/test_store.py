@@ -37,7 +37,9 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await made.close()
 
 
-def entry(entity: str, n: int, *, seq: int | None = None, command_id: str = "", events: bytes | None = b"[]") -> EntryRow:
+def entry(
+    entity: str, n: int, *, seq: int | None = None, command_id: str = "", events: bytes | None = b"[]"
+) -> EntryRow:
     return (entity, n, n if seq is None else seq, events, command_id or f"c{n}", 0, b'"ok"', 1_000 + n)
 
 

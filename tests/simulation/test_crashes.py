@@ -281,7 +281,14 @@ class Caller:
         self._spawn(self._follow(kind, name, text, call, ref, repeat=repeat))
 
     async def _follow(
-        self, kind: str, name: str, text: str, call: Callable[[Any], Awaitable[int]], ref: Any, *, repeat: bool  # noqa: ANN401 - a reference
+        self,
+        kind: str,
+        name: str,
+        text: str,
+        call: Callable[[Any], Awaitable[int]],
+        ref: Any,
+        *,
+        repeat: bool,  # noqa: ANN401 - a reference
     ) -> None:
         try:
             reply = await call(ref)
@@ -342,9 +349,7 @@ async def simulate(seed: str) -> None:
     platform.weather = weather
     model = Model()
     await platform.start(rng.choice([1, 2, 3]))
-    callers = [
-        Caller(n, await platform.client().start(), model, random.Random(rng.random())) for n in range(CLIENTS)
-    ]
+    callers = [Caller(n, await platform.client().start(), model, random.Random(rng.random())) for n in range(CLIENTS)]
     weather.storm = True
     over = asyncio.Event()
     troubles = asyncio.create_task(trouble(platform, rng, over))

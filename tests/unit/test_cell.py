@@ -496,9 +496,7 @@ async def test_their_order_is_kept_when_the_mailbox_is_too_small_for_them() -> N
         crowded = client.ref(Crowded, "a")
         GATES["slow"].set()
 
-        await asyncio.gather(
-            *(crowded.put_slowly(str(n), "slow") if n % 3 else crowded.put(str(n)) for n in range(60))
-        )
+        await asyncio.gather(*(crowded.put_slowly(str(n), "slow") if n % 3 else crowded.put(str(n)) for n in range(60)))
 
         assert client.retries > 0
         assert await crowded.look() == [str(n) for n in range(60)]
@@ -670,7 +668,9 @@ async def test_a_full_mailbox_refuses_with_a_time_to_come_back() -> None:
         refusal = decode_error(answers.payloads[0])
         assert isinstance(refusal, Overloaded)
         assert refusal.retry_after_s > 0
-        with pytest.raises((Overloaded, DeadlineExceeded), match="crowded/a has 2 commands waiting, its bound") as caught:
+        with pytest.raises(
+            (Overloaded, DeadlineExceeded), match="crowded/a has 2 commands waiting, its bound"
+        ) as caught:
             await others[2].ref(Crowded, "a").with_options(deadline_s=0.3, command_id="over").put("no")
 
         assert caught.value.command_id == "over"

@@ -150,7 +150,22 @@ def test_names_that_references_keep_are_refused_as_handlers(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["id", "state", "now", "ref", "emit", "apply", "send", "remind", "cancel_reminder", "passivate", "options", "on_reminder", "events"]
+    "name",
+    [
+        "id",
+        "state",
+        "now",
+        "ref",
+        "emit",
+        "apply",
+        "send",
+        "remind",
+        "cancel_reminder",
+        "passivate",
+        "options",
+        "on_reminder",
+        "events",
+    ],
 )
 def test_names_that_entities_or_their_urls_use_are_refused_as_handlers(name: str) -> None:
     async def fn(self) -> None: ...

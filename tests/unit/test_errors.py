@@ -28,9 +28,7 @@ from remora.errors import (
     decode_error,
 )
 
-CLASSES = [
-    found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, RemoraError)
-]
+CLASSES = [found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, RemoraError)]
 RETRY = {"try_again", "overloaded", "unavailable", "store_unavailable", "out_of_order", "deadline_exceeded"}
 RELOCATE = {"not_owner", "host_gone", "fenced"}
 

@@ -47,7 +47,9 @@ def change_nested(state: Nested) -> None:
     ("make", "change", "deep"), [(Flat, change_flat, False), (Flat, change_flat, True), (Nested, change_nested, True)]
 )
 def test_a_state_is_restored_whatever_was_changed(
-    make: Callable[[], BaseModel], change: Callable[[BaseModel], None], deep: bool  # noqa: FBT001 - as take's argument
+    make: Callable[[], BaseModel],
+    change: Callable[[BaseModel], None],
+    deep: bool,  # noqa: FBT001 - as take's argument
 ) -> None:
     state, before = make(), make()
     image = take(state, deep=deep)

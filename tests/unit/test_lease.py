@@ -72,9 +72,7 @@ def test_a_lease_is_live_until_a_margin_before_its_end(lease: Lease, clock: Manu
     assert not lease.live(began_s + TTL_S - MARGIN_S)
 
 
-def test_a_lease_counts_from_before_the_renewal_was_sent(
-    lease: Lease, clock: ManualClock, renewals: Renewals
-) -> None:
+def test_a_lease_counts_from_before_the_renewal_was_sent(lease: Lease, clock: ManualClock, renewals: Renewals) -> None:
     renewals.takes_s = 1.0
     began_s = clock.monotonic_s()
     lease._once()
@@ -168,9 +166,7 @@ def test_a_host_that_never_renewed_is_given_its_time_too(registry: Registry, clo
     assert registry.leases_over({}, clock.monotonic_s()) == [1, 2]
 
 
-def test_leases_are_never_judged_across_a_gap_in_the_registrys_own_view(
-    registry: Registry, clock: ManualClock
-) -> None:
+def test_leases_are_never_judged_across_a_gap_in_the_registrys_own_view(registry: Registry, clock: ManualClock) -> None:
     registry.leases_over({1: 1.0, 2: 1.0}, clock.monotonic_s())
     clock.advance(60.0)
 

@@ -245,9 +245,13 @@ async def test_a_hand_over_that_meets_a_new_incarnation_of_its_host_is_finished_
     async with platforms.running(things.app, store, hosts=2) as (platform, client):
         await client.ref(Till, "a").add(1)
         host = host_of(platform, "till/a")
-        other = next(key for key in map("till/{}".format, range(99))
-                     if host.shard_name(key) in host.shards and host.shard_name(key) != host.shard_name("till/a"))
-        real, met = store.inner.release, []
+        other = next(
+            key
+            for key in map("till/{}".format, range(99))
+            if host.shard_name(key) in host.shards and host.shard_name(key) != host.shard_name("till/a")
+        )
+        real = store.inner.release
+        met: list[int] = []
 
         async def release(incarnation: int, shards: list[str]) -> None:
             if not met:
@@ -268,8 +272,11 @@ async def test_a_hand_over_that_meets_a_new_incarnation_of_its_host_is_finished_
 async def test_a_commit_that_never_ends_on_a_busy_host_does_not_hold_up_a_hand_over() -> None:
     async with platforms.running(things.app, hosts=2) as (platform, client):
         host = host_of(platform, "till/a")
-        busy = next(str(n) for n in range(99) if host.shard_name(f"till/{n}") in host.shards
-                    and host.shard_name(f"till/{n}") != host.shard_name("till/a"))
+        busy = next(
+            str(n)
+            for n in range(99)
+            if host.shard_name(f"till/{n}") in host.shards and host.shard_name(f"till/{n}") != host.shard_name("till/a")
+        )
         await client.ref(Till, "a").add(1)
         stop = False
 

@@ -29,7 +29,11 @@ def _fresh() -> Iterator[None]:
 
 
 def running(
-    clock: ManualClock, store: Any = None, *, hosts: int = 1, app: App = flows.app  # noqa: ANN401 - any store
+    clock: ManualClock,
+    store: Any = None,
+    *,
+    hosts: int = 1,
+    app: App = flows.app,  # noqa: ANN401 - any store
 ) -> AbstractAsyncContextManager[tuple[LocalPlatform, Client]]:
     return platforms.running(app, store, hosts=hosts, clock=clock)
 

@@ -28,7 +28,9 @@ def _fresh() -> Iterator[None]:
     things.forget()
 
 
-def running(store: Any = None, *, hosts: int = 1, app: App = flows.app) -> AbstractAsyncContextManager[tuple[LocalPlatform, Client]]:  # noqa: ANN401 - any store
+def running(
+    store: Any = None, *, hosts: int = 1, app: App = flows.app
+) -> AbstractAsyncContextManager[tuple[LocalPlatform, Client]]:  # noqa: ANN401 - any store
     return platforms.running(app, store, hosts=hosts)
 
 

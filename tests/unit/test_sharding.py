@@ -287,9 +287,7 @@ def test_reading_the_store_again_without_news_changes_nothing() -> None:
 
 def test_a_host_that_went_on_under_a_new_incarnation_keeps_its_shards() -> None:
     before = up(1, 2)
-    shards = {
-        name: ShardRow(3, row.epoch + 1) if row.owner == 1 else row for name, row in before.shards.items()
-    }
+    shards = {name: ShardRow(3, row.epoch + 1) if row.owner == 1 else row for name, row in before.shards.items()}
     stored = Table(before.version, {2: host(2), 3: host(3, "host-1")}, shards)
 
     plan = refreshed(before, stored)

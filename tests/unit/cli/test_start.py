@@ -11,7 +11,15 @@ from tests.unit.cli.running import Run
 from tests.unit.cli.serving import Canned
 
 ROOT = Path(__file__).parents[3]
-HEAVY = ("fastapi", "pandas", "ray", "remora.cluster.bootstrap", "remora.operations", "remora.gateway.asgi", "starlette")
+HEAVY = (
+    "fastapi",
+    "pandas",
+    "ray",
+    "remora.cluster.bootstrap",
+    "remora.operations",
+    "remora.gateway.asgi",
+    "starlette",
+)
 
 
 def python(*words: str) -> subprocess.CompletedProcess[str]:
