@@ -286,9 +286,9 @@ class Caller:
         name: str,
         text: str,
         call: Callable[[Any], Awaitable[int]],
-        ref: Any,
+        ref: Any,  # noqa: ANN401 - a reference
         *,
-        repeat: bool,  # noqa: ANN401 - a reference
+        repeat: bool,
     ) -> None:
         try:
             reply = await call(ref)

@@ -30,10 +30,10 @@ def _fresh() -> Iterator[None]:
 
 def running(
     clock: ManualClock,
-    store: Any = None,
+    store: Any = None,  # noqa: ANN401 - any store
     *,
     hosts: int = 1,
-    app: App = flows.app,  # noqa: ANN401 - any store
+    app: App = flows.app,
 ) -> AbstractAsyncContextManager[tuple[LocalPlatform, Client]]:
     return platforms.running(app, store, hosts=hosts, clock=clock)
 

@@ -29,8 +29,11 @@ def _fresh() -> Iterator[None]:
 
 
 def running(
-    store: Any = None, *, hosts: int = 1, app: App = flows.app
-) -> AbstractAsyncContextManager[tuple[LocalPlatform, Client]]:  # noqa: ANN401 - any store
+    store: Any = None,  # noqa: ANN401 - any store
+    *,
+    hosts: int = 1,
+    app: App = flows.app,
+) -> AbstractAsyncContextManager[tuple[LocalPlatform, Client]]:
     return platforms.running(app, store, hosts=hosts)
 
 
