@@ -36,11 +36,13 @@ APP ?= entities.account:app
 up: $(STAMP) ## run an app: APP=entities.account:app
 	$(BIN)/remora up $(APP) $(ARGS)
 
+OTHER_TESTS := $(addprefix tests/,architecture conformance simulation typing docs integration e2e)
+
 # The unit tests come first and alone, so that their time (at most 20 s) stands in the output.
 # Exit status 5 is pytest's "nothing selected".
 test: $(STAMP) ## every test that is not slow: ARGS="-k fence" narrows it down
 	$(PYTEST) -m "not slow" $(ARGS) tests/unit || [ $$? -eq 5 ]
-	$(PYTEST) -m "not slow" $(ARGS) --ignore=tests/unit || [ $$? -eq 5 ]
+	$(PYTEST) -m "not slow" $(ARGS) $(OTHER_TESTS) || [ $$? -eq 5 ]
 
 test-slow: $(STAMP) ## the slow tests
 	$(PYTEST) -m slow $(ARGS) || [ $$? -eq 5 ]
