@@ -34,7 +34,7 @@ from remora.errors import (
     decode_error,
 )
 from remora.ids import CommandIds, check_command_id, check_entity_id
-from remora.messages import ERROR, FIRST, REPEATED, REPEATED_ERROR, STALE, VALUE, Ask
+from remora.messages import ERROR, FIRST, REPEATED, REPEATED_ERROR, STALE, Ask
 from remora.reference import Reference
 from remora.settings import Settings
 from remora.sharding.hashing import entity_key, shard_of
@@ -168,7 +168,6 @@ class Client:
         self._tasks: list[asyncio.Task[None]] = []
         self._placing: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._changed = asyncio.Event()
 
     async def start(self) -> Self:
         """Read the table and begin to follow it."""
@@ -509,6 +508,3 @@ class Client:
         because = f" (last seen: {refusal.message})" if refusal is not None else ""
         msg = f"No answer from {pending.entity}.{pending.ask.method} within its deadline{because}: asking again with the same command id is safe."
         return DeadlineExceeded(msg, entity=pending.entity, command_id=pending.ask.command_id)
-
-
-__all__ = ["VALUE", "Client", "Directory", "Pending"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 NAMESPACE = "remora"
 """Ray namespace of all of Remora's actors."""
 AUTH_MODE = "disabled"
-"""What ``RAY_AUTH_MODE`` is set to where nobody set it: loopback clusters of one user. Ray would
-otherwise decide by whether a token file happens to lie in the home folder."""
+"""What ``RAY_AUTH_MODE`` is set to where nobody set it: clusters on a machine of one user. Ray would
+otherwise decide by whether a token file happens to lie in the home folder. Ray also listens on the
+machine's other interfaces: where strangers reach those, set ``RAY_AUTH_MODE=token``."""
 
 
 def registry_name(app: str) -> str:
