@@ -16,14 +16,14 @@ _KNOWN = {"apiVersion", "kind", "namespace", "resources", "patches"}
 
 def render(folder: Path) -> list[Resource]:
     """Return the resources of a folder with a kustomization.yaml, patches applied."""
-    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    kustomization = yaml.load((folder / "kustomization.yaml").read_text(), Loader=yaml.CSafeLoader)
     if unknown := set(kustomization) - _KNOWN:
         msg = f"{folder}: this renderer does not know {sorted(unknown)}."
         raise ValueError(msg)
     resources: list[Resource] = []
     for entry in kustomization["resources"]:
         path = folder / entry
-        resources += render(path) if path.is_dir() else list(yaml.safe_load_all(path.read_text()))
+        resources += render(path) if path.is_dir() else list(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader))
     for resource in resources:
         if "namespace" in kustomization:
             resource["metadata"]["namespace"] = kustomization["namespace"]
@@ -31,7 +31,7 @@ def render(folder: Path) -> list[Resource]:
         if set(patch) != {"path", "target"} or set(patch["target"]) != {"kind", "name"}:
             msg = f"{folder}: a patch has a path and a target of kind and name."
             raise ValueError(msg)
-        steps = yaml.safe_load((folder / patch["path"]).read_text())
+        steps = yaml.load((folder / patch["path"]).read_text(), Loader=yaml.CSafeLoader)
         # Exactly one: kustomize leaves out a patch without a target in silence.
         [index] = [i for i, r in enumerate(resources) if _is(r, patch["target"])]
         resources[index] = apply_json_patch(resources[index], steps)

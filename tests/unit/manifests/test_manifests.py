@@ -98,7 +98,7 @@ def selected(ray_service: Resource, selector: dict[str, str]) -> list[dict[str, 
 
 
 def gateway(ray_service: Resource) -> dict[str, Any]:
-    [application] = yaml.safe_load(ray_service["spec"]["serveConfigV2"])["applications"]
+    [application] = yaml.load(ray_service["spec"]["serveConfigV2"], Loader=yaml.CSafeLoader)["applications"]
     [deployment] = application["deployments"]
     return dict(deployment)
 
@@ -123,12 +123,12 @@ def _unknown(model: type[BaseModel], data: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("path", YAML_FILES, ids=name_of)
 def test_every_yaml_file_parses_and_holds_something(path: Path) -> None:
-    assert all(yaml.safe_load_all(path.read_text()))
+    assert all(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader))
 
 
 @pytest.mark.parametrize("path", SERVE_FILES, ids=name_of)
 def test_serve_accepts_every_serve_config(path: Path) -> None:
-    config = yaml.safe_load(path.read_text())
+    config = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
 
     ServeDeploySchema.model_validate(config)
 
@@ -137,7 +137,7 @@ def test_serve_accepts_every_serve_config(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SERVE_FILES, ids=name_of)
 def test_every_serve_config_serves_the_bank_through_a_bounded_gateway(path: Path) -> None:
-    [application] = yaml.safe_load(path.read_text())["applications"]
+    [application] = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)["applications"]
     [deployment] = application["deployments"]
 
     assert application["name"] == "bank"
@@ -151,13 +151,13 @@ def test_every_serve_config_serves_the_bank_through_a_bounded_gateway(path: Path
 
 
 def test_the_local_serve_config_listens_to_this_machine_only() -> None:
-    config = yaml.safe_load((SERVE_CONFIGS / "local.yaml").read_text())
+    config = yaml.load((SERVE_CONFIGS / "local.yaml").read_text(), Loader=yaml.CSafeLoader)
 
     assert config["http_options"] == {"host": "127.0.0.1", "port": 8000}
 
 
 def test_a_misspelt_field_of_a_serve_config_is_found() -> None:
-    config = yaml.safe_load((SERVE_CONFIGS / "local.yaml").read_text())
+    config = yaml.load((SERVE_CONFIGS / "local.yaml").read_text(), Loader=yaml.CSafeLoader)
     deployment = config["applications"][0]["deployments"][0]
     deployment["max_queue_requests"] = deployment.pop("max_queued_requests")
 
@@ -167,7 +167,7 @@ def test_a_misspelt_field_of_a_serve_config_is_found() -> None:
 
 
 def test_a_wrong_type_in_a_serve_config_is_found() -> None:
-    config = yaml.safe_load((SERVE_CONFIGS / "local.yaml").read_text())
+    config = yaml.load((SERVE_CONFIGS / "local.yaml").read_text(), Loader=yaml.CSafeLoader)
     config["applications"][0]["deployments"][0]["max_queued_requests"] = "many"
 
     with pytest.raises(ValidationError, match="max_queued_requests"):
@@ -343,14 +343,14 @@ def test_every_gateway_pod_gets_one_replica_and_no_other_pod_gets_any(ray_servic
 
 
 def test_there_are_cpus_for_every_host(ray_service: Resource) -> None:
-    [application] = yaml.safe_load(ray_service["spec"]["serveConfigV2"])["applications"]
+    [application] = yaml.load(ray_service["spec"]["serveConfigV2"], Loader=yaml.CSafeLoader)["applications"]
 
     assert cpus(group(ray_service, "hosts")) >= application["args"]["hosts"]
 
 
 def test_in_production_every_host_still_fits_when_a_pod_is_gone() -> None:
     ray_service = only(render(KUBERAY / "overlays/production"), "RayService")
-    [application] = yaml.safe_load(ray_service["spec"]["serveConfigV2"])["applications"]
+    [application] = yaml.load(ray_service["spec"]["serveConfigV2"], Loader=yaml.CSafeLoader)["applications"]
     hosts = group(ray_service, "hosts")
     hosts["replicas"] -= 1
 
