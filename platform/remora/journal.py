@@ -2,8 +2,9 @@
 
 The unit is the *entry*: what one command did to one entity. Entries of an entity are numbered
 1, 2, 3 …; one entry holds the command's events, its id and its reply, so that effect and answer
-are one row. Beside the entries stand, per entity, the last snapshot (``states``) and the lane
-watermarks of durable sends (``marks``), both only there to make recovery short.
+are one row. Beside the entries stand, per entity, the present state of ``Durable`` ones
+(``states``), the last snapshots of ``EventSourced`` ones and the lane watermarks of durable sends
+(``marks``), the latter two only there to make recovery short.
 
 Writes of a host go through ``append``, which checks in the same transaction that the host's
 incarnation stands, or writes nothing.
@@ -13,45 +14,76 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from remora.sharding.table import HostRow, ShardRow, Table
 
-EntryRow = tuple[str, int, int, bytes | None, str, int, bytes, int]
+EntryRow = tuple[str, int, int, bytes | None, str, int, bytes, int, int]
 """(entity, n, event sequence after it, events as JSON array of [name, event] or None,
-command id, verdict, reply or error as JSON, wall clock in ms)"""
+command id, verdict, reply or error as JSON, wall clock in ms, fingerprint of what was asked)"""
+
+ReminderSet = tuple[str, str, str, int, int, int]
+"""(entity, name, shard, due in ms, period in ms or 0, misfire policy)"""
+
+PAGE_ENTRIES = 5_000
+"""Entries of one entity read at a time, so that a long journal is not held in memory as a whole."""
 
 
 @dataclass(slots=True)
 class Append:
-    """What one commit writes, all or nothing."""
+    """What one commit writes, all or nothing, in the order of the fields."""
 
     entries: list[EntryRow] = field(default_factory=list)
-    states: dict[str, tuple[str, int, int, bytes]] = field(default_factory=dict)
-    """entity → (entity, n, seq, state as JSON)"""
+    deletions: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    """entity → (entity, n, upto): deleted with entry n. What it had before n goes: states, snapshots, events and
+    reminders; entries up to ``upto`` go whole, later ones keep their ids and replies."""
+    states: dict[str, tuple[str, int, int, bytes, int]] = field(default_factory=dict)
+    """entity → (entity, n, seq, state as JSON, version); replaces the one before"""
+    snapshots: dict[str, tuple[str, int, int, bytes, int, int]] = field(default_factory=dict)
+    """entity → (entity, n, seq, state as JSON, version, how many to keep with this one)"""
     marks: dict[str, tuple[str, int, bytes]] = field(default_factory=dict)
     """entity → (entity, n, {sender: number} as JSON)"""
     outbox: list[tuple[str, int, str, bytes]] = field(default_factory=list)
     """(entity, n, shard, sends as JSON)"""
     delivered: list[tuple[str, int]] = field(default_factory=list)
-    """outbox rows done with: (entity, n)"""
-    parked: list[tuple[str, str, int]] = field(default_factory=list)
-    """outbox rows given up: (reason, entity, n)"""
-    reminders: dict[tuple[str, str], tuple[str, str, str, int] | None] = field(default_factory=dict)
-    """(entity, name) → (entity, name, shard, due in ms), None cancels"""
+    """outbox rows done with, parked ones too: (entity, n)"""
+    parked: list[tuple[str, bytes, str, int]] = field(default_factory=list)
+    """outbox rows given up: (reason, the sends that failed as JSON, entity, n)"""
+    reminders: dict[tuple[str, str], ReminderSet | None] = field(default_factory=dict)
+    """(entity, name) → the reminder, None cancels"""
+    trims: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """entity → (entity, upto): entries up to that number are not needed any more"""
 
     @property
     def only_entries(self) -> bool:
         """Return whether nothing but entries is to be written, as most commits have it."""
-        return not (self.states or self.marks or self.outbox or self.delivered or self.parked or self.reminders)
+        return not (
+            self.states
+            or self.snapshots
+            or self.marks
+            or self.outbox
+            or self.delivered
+            or self.parked
+            or self.reminders
+            or self.trims
+            or self.deletions
+        )
 
     def __bool__(self) -> bool:
         """Return whether there is anything to write."""
-        return bool(
-            self.entries or self.states or self.marks or self.outbox or self.delivered or self.parked or self.reminders
-        )
+        return bool(self.entries) or not self.only_entries
+
+
+class Want(NamedTuple):
+    """One entity to read back."""
+
+    entity: str
+    window: int
+    """Entries whose command ids are remembered: at least so many are returned if there are."""
+    below: int = 0
+    """Only snapshots at an entry before this one count; 0: any. What a reader gives that could not use the newest."""
 
 
 class Tail(msgspec.Struct, array_like=True):
@@ -64,6 +96,8 @@ class Tail(msgspec.Struct, array_like=True):
     verdict: int
     reply: str
     at: int
+    fingerprint: int = 0
+    """Of what was asked; 0 in entries of releases that kept none."""
 
 
 class Recovered(msgspec.Struct, array_like=True):
@@ -71,13 +105,17 @@ class Recovered(msgspec.Struct, array_like=True):
 
     entity: str
     state_n: int = 0
-    """Entry number the snapshot stands at; 0 without a snapshot."""
+    """Entry number that state or snapshot stands at; 0 without one."""
     state_seq: int = 0
     state: str | None = None
+    state_version: int = 1
     marks_n: int = 0
     marks: str | None = None
+    last: int = 0
+    """Number of the last entry."""
     tail: list[Tail] = []
-    """Entries in order: all since the older of snapshot and marks, and the dedup window."""
+    """Entries in order: all since the older of state and marks, and the dedup window; the first PAGE_ENTRIES of
+    them, the others are read with ``entries``."""
 
 
 class EventRow(msgspec.Struct, array_like=True):
@@ -99,12 +137,43 @@ class OutboxRow(msgspec.Struct, array_like=True):
     """JSON array of [type, id, method, arguments]"""
 
 
+class ParkedRow(msgspec.Struct, array_like=True):
+    """Durable sends of one entry that were given up."""
+
+    entity: str
+    n: int
+    reason: str
+    sends: str
+
+
 class ReminderRow(msgspec.Struct, array_like=True):
     """One due reminder."""
 
     entity: str
     name: str
     due: int
+    every: int = 0
+    """Period in ms; 0: it rings once."""
+    misfire: int = 0
+
+
+class ScanRow(msgspec.Struct, array_like=True):
+    """One entry with events, as a reader of the whole journal gets it."""
+
+    position: int
+    """Rises from row to row."""
+    entity: str
+    n: int
+    events: str
+
+
+class StateRow(msgspec.Struct, array_like=True):
+    """The state of one ``Durable`` entity, as a reader of all of them gets it."""
+
+    entity: str
+    n: int
+    version: int
+    state: str
 
 
 class Store(Protocol):
@@ -128,8 +197,12 @@ class Store(Protocol):
         """Write all of ``append`` if ``incarnation`` stands, or nothing (``Fenced``)."""
         ...
 
-    async def load(self, wants: Sequence[tuple[str, int]]) -> list[Recovered]:
-        """Read entities back: (entity, dedup window) each; unknown ones come back empty."""
+    async def load(self, wants: Sequence[Want]) -> list[Recovered]:
+        """Read entities back, in the order asked for; unknown ones come back empty."""
+        ...
+
+    async def entries(self, entity: str, after: int, limit: int) -> list[Tail]:
+        """Read an entity's entries behind a number."""
         ...
 
     async def events(self, entity: str, after_seq: int, limit: int) -> list[EventRow]:
@@ -144,8 +217,30 @@ class Store(Protocol):
         """Return how many outbox rows are undelivered and how many are parked."""
         ...
 
-    async def due(self, shards: Iterable[str], until_ms: int, limit: int) -> list[ReminderRow]:
-        """Read due reminders of some shards."""
+    async def parked(self, limit: int) -> list[ParkedRow]:
+        """Read sends that were given up, of all shards, by entity and entry."""
+        ...
+
+    async def due(
+        self, shards: Iterable[str], until_ms: int, limit: int, after: tuple[int, str, str] = (-1, "", "")
+    ) -> list[ReminderRow]:
+        """Read due reminders of some shards, by (due, entity, name), behind ``after``."""
+        ...
+
+    async def schema(self) -> str | None:
+        """Return what ``set_schema`` kept last."""
+        ...
+
+    async def set_schema(self, text: str) -> None:
+        """Keep a description of what the app writes, for the next release to compare itself with."""
+        ...
+
+    async def scan(self, after: int, limit: int) -> list[ScanRow]:
+        """Read entries with events of all entities behind a position."""
+        ...
+
+    async def scan_states(self, after: str, limit: int) -> list[StateRow]:
+        """Read states of ``Durable`` entities, by key, behind a key."""
         ...
 
     async def join(self, host: HostRow) -> int:

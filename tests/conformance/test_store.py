@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from remora.errors import Fenced, RemoraError, StoreMismatch, StoreUnavailable
-from remora.journal import Append, EntryRow, Store
+from remora.journal import Append, EntryRow, Store, Want
 from remora.sharding.table import HostRow, ShardRow
 from remora.storage.memory import MemoryStore
 from remora.storage.open import open_store
@@ -40,7 +40,7 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 def entry(
     entity: str, n: int, *, seq: int | None = None, command_id: str = "", events: bytes | None = b"[]"
 ) -> EntryRow:
-    return (entity, n, n if seq is None else seq, events, command_id or f"c{n}", 0, b'"ok"', 1_000 + n)
+    return (entity, n, n if seq is None else seq, events, command_id or f"c{n}", 0, b'"ok"', 1_000 + n, 77)
 
 
 def numbers(rows: list[EntryRow]) -> Append:
@@ -48,7 +48,7 @@ def numbers(rows: list[EntryRow]) -> Append:
 
 
 async def committed(store: Store, entity: str) -> list[int]:
-    (found,) = await store.load([(entity, 1_000)])
+    (found,) = await store.load([Want(entity, 1_000)])
     return [one.n for one in found.tail]
 
 
@@ -59,16 +59,16 @@ async def test_an_append_writes_all_its_parts(store: Store) -> None:
     host = await store.join(HOST)
     append = Append(
         entries=[entry("a/1", 1), entry("a/2", 1), entry("a/1", 2)],
-        states={"a/1": ("a/1", 2, 2, b'{"x":1}')},
+        states={"a/1": ("a/1", 2, 2, b'{"x":1}', 1)},
         marks={"a/1": ("a/1", 2, b'{"b/1":257}')},
         outbox=[("a/1", 1, "3", b'[["b","1","hear",{}]]')],
-        reminders={("a/1", "tick"): ("a/1", "tick", "3", 5_000)},
+        reminders={("a/1", "tick"): ("a/1", "tick", "3", 5_000, 0, 0)},
     )
     assert append
 
     await store.append(host, append)
 
-    one, two = await store.load([("a/1", 1_000), ("a/2", 1_000)])
+    one, two = await store.load([Want("a/1", 1_000), Want("a/2", 1_000)])
     assert [(t.n, t.seq, t.events, t.command_id, t.verdict, t.reply, t.at) for t in one.tail] == [
         (1, 1, "[]", "c1", 0, '"ok"', 1_001),
         (2, 2, "[]", "c2", 0, '"ok"', 1_002),
@@ -86,16 +86,16 @@ async def test_an_append_with_one_bad_row_writes_nothing_of_the_others(store: St
     await store.append(host, numbers([entry("a/1", 1)]))
     bad = Append(
         entries=[entry("a/2", 1), entry("a/3", 1), entry("a/1", 1)],
-        states={"a/2": ("a/2", 1, 1, b"{}")},
+        states={"a/2": ("a/2", 1, 1, b"{}", 1)},
         marks={"a/2": ("a/2", 1, b"{}")},
         outbox=[("a/2", 1, "3", b"[]")],
-        reminders={("a/2", "tick"): ("a/2", "tick", "3", 1)},
+        reminders={("a/2", "tick"): ("a/2", "tick", "3", 1, 0, 0)},
     )
 
     with pytest.raises(Fenced):
         await store.append(host, bad)
 
-    assert [(found.tail, found.state, found.marks) for found in await store.load([("a/2", 9), ("a/3", 9)])] == [
+    assert [(found.tail, found.state, found.marks) for found in await store.load([Want("a/2", 9), Want("a/3", 9)])] == [
         ([], None, None)
     ] * 2
     assert await store.outbox(["3"], 10) == []
@@ -109,7 +109,7 @@ async def test_a_second_writer_of_an_entry_number_fails_and_changes_nothing(stor
     with pytest.raises(Fenced, match="Another writer was first"):
         await store.append(second, numbers([entry("a/1", 1, command_id="theirs")]))
 
-    (found,) = await store.load([("a/1", 9)])
+    (found,) = await store.load([Want("a/1", 9)])
     assert [one.command_id for one in found.tail] == ["mine"]
 
 
@@ -159,18 +159,18 @@ async def test_every_row_of_an_append_of_any_size_arrives(store: Store, rows: in
 
     await store.append(host, numbers([entry(f"a/{n % 7}", n // 7 + 1) for n in range(rows)]))
 
-    found = await store.load([(f"a/{n}", 1_000) for n in range(7)])
+    found = await store.load([Want(f"a/{n}", 1_000) for n in range(7)])
     assert sum(len(one.tail) for one in found) == rows
 
 
 async def test_text_of_any_alphabet_and_numbers_of_64_bits_come_back_as_written(store: Store) -> None:
     host = await store.join(HOST)
     key = "konto/Ärger 😀 'x' \"y\" \\ %_;--"
-    row: EntryRow = (key, 1, 1, '[["E",{"t":"日本"}]]'.encode(), "ид-1", 1, '"né"'.encode(), 2**62)
+    row: EntryRow = (key, 1, 1, '[["E",{"t":"日本"}]]'.encode(), "ид-1", 1, '"né"'.encode(), 2**62, -(2**63))
 
-    await store.append(host, Append(entries=[row], reminders={(key, "ü"): (key, "ü", "1", 2**62)}))
+    await store.append(host, Append(entries=[row], reminders={(key, "ü"): (key, "ü", "1", 2**62, 0, 0)}))
 
-    (found,) = await store.load([(key, 9)])
+    (found,) = await store.load([Want(key, 9)])
     tail = found.tail[0]
     assert (found.entity, tail.events, tail.command_id, tail.reply, tail.at) == (
         key,
@@ -189,7 +189,7 @@ async def test_an_unknown_entity_loads_empty_and_in_its_place(store: Store) -> N
     host = await store.join(HOST)
     await store.append(host, numbers([entry("a/1", 1)]))
 
-    found = {one.entity: one for one in await store.load([("a/0", 5), ("a/1", 5), ("a/2", 5)])}
+    found = {one.entity: one for one in await store.load([Want("a/0", 5), Want("a/1", 5), Want("a/2", 5)])}
 
     assert sorted(found) == ["a/0", "a/1", "a/2"]
     assert [len(found[key].tail) for key in ("a/0", "a/1", "a/2")] == [0, 1, 0]
@@ -213,12 +213,12 @@ async def test_load_returns_the_tail_behind_the_snapshots_and_the_dedup_window(
     host = await store.join(HOST)
     append = numbers([entry("a/1", n) for n in range(1, 11)])
     if state_n:
-        append.states["a/1"] = ("a/1", state_n, state_n, b"{}")
+        append.states["a/1"] = ("a/1", state_n, state_n, b"{}", 1)
     if marks_n:
         append.marks["a/1"] = ("a/1", marks_n, b"{}")
     await store.append(host, append)
 
-    (found,) = await store.load([("a/1", window)])
+    (found,) = await store.load([Want("a/1", window)])
 
     assert [one.n for one in found.tail] == list(range(first, 11))
 
@@ -230,12 +230,12 @@ async def test_the_latest_snapshot_is_the_one_loaded(store: Store) -> None:
             host,
             Append(
                 entries=[entry("a/1", n)],
-                states={"a/1": ("a/1", n, n, str(n).encode())},
+                states={"a/1": ("a/1", n, n, str(n).encode(), 1)},
                 marks={"a/1": ("a/1", n, b"{}")},
             ),
         )
 
-    (found,) = await store.load([("a/1", 1)])
+    (found,) = await store.load([Want("a/1", 1)])
 
     assert (found.state_n, found.state) == (3, "3")
 
@@ -273,7 +273,7 @@ async def test_delivered_sends_leave_the_outbox_and_parked_ones_are_counted_apar
     await store.append(host, Append(outbox=[("a/1", n, "3", b"[]") for n in (1, 2, 3)]))
     assert await store.outbox_counts() == (3, 0)
 
-    await store.append(host, Append(delivered=[("a/1", 1), ("a/9", 1)], parked=[("no such command", "a/1", 2)]))
+    await store.append(host, Append(delivered=[("a/1", 1), ("a/9", 1)], parked=[("no such command", b"[]", "a/1", 2)]))
 
     assert [row.n for row in await store.outbox(["3"], 10)] == [3]
     assert await store.outbox_counts() == (1, 1)
@@ -292,9 +292,9 @@ async def test_a_fenced_incarnation_cannot_take_sends_out_of_the_outbox(store: S
 
 async def test_reminders_are_replaced_cancelled_and_listed_when_due(store: Store) -> None:
     host = await store.join(HOST)
-    first = {("a/1", name): ("a/1", name, "3", due) for name, due in (("x", 300), ("y", 100), ("z", 200))}
-    await store.append(host, Append(reminders={**first, ("a/2", "x"): ("a/2", "x", "4", 1)}))
-    await store.append(host, Append(reminders={("a/1", "x"): ("a/1", "x", "3", 50), ("a/1", "z"): None}))
+    first = {("a/1", name): ("a/1", name, "3", due, 0, 0) for name, due in (("x", 300), ("y", 100), ("z", 200))}
+    await store.append(host, Append(reminders={**first, ("a/2", "x"): ("a/2", "x", "4", 1, 0, 0)}))
+    await store.append(host, Append(reminders={("a/1", "x"): ("a/1", "x", "3", 50, 0, 0), ("a/1", "z"): None}))
 
     assert [(row.name, row.due) for row in await store.due(["3"], 1_000, 10)] == [("x", 50), ("y", 100)]
     assert [row.name for row in await store.due(["3"], 99, 10)] == ["x"]
@@ -456,7 +456,7 @@ async def test_appends_at_the_same_time_from_two_hosts_all_arrive_once(store: St
         *(store.append(host, numbers([entry(f"a/{next(numbered)}", 1)])) for _ in range(50) for host in (first, second))
     )
 
-    found = await store.load([(f"a/{n}", 9) for n in range(1, 101)])
+    found = await store.load([Want(f"a/{n}", 9) for n in range(1, 101)])
     assert [len(one.tail) for one in found] == [1] * 100
 
 
@@ -484,11 +484,11 @@ async def test_opening_the_same_store_again_finds_everything(store: Store, tmp_p
         host,
         Append(
             entries=[entry("a/1", 1)],
-            states={"a/1": ("a/1", 1, 1, b'{"x":1}')},
+            states={"a/1": ("a/1", 1, 1, b'{"x":1}', 1)},
             marks={"a/1": ("a/1", 1, b"{}")},
             outbox=[("a/1", 1, "0", b"[]"), ("a/1", 2, "0", b"[]")],
-            parked=[("why", "a/1", 2)],
-            reminders={("a/1", "tick"): ("a/1", "tick", "0", 9)},
+            parked=[("why", b"[]", "a/1", 2)],
+            reminders={("a/1", "tick"): ("a/1", "tick", "0", 9, 0, 0)},
         ),
     )
     await store.close()
@@ -496,7 +496,7 @@ async def test_opening_the_same_store_again_finds_everything(store: Store, tmp_p
 
     await again.open(APP, SHARDS)
 
-    (found,) = await again.load([("a/1", 9)])
+    (found,) = await again.load([Want("a/1", 9)])
     assert ([one.command_id for one in found.tail], found.state) == (["c1"], '{"x":1}')
     assert await again.outbox_counts() == (1, 1)
     assert [row.name for row in await again.due(["0"], 9, 9)] == ["tick"]
@@ -577,7 +577,7 @@ async def test_no_error_of_the_driver_ever_escapes(sqlite: SqliteStore) -> None:
     await break_tables(sqlite, "entries", "outbox", "reminders", "shards", "meta")
     calls = {
         "append": lambda: sqlite.append(host, numbers([entry("a/1", 1)])),
-        "load": lambda: sqlite.load([("a/1", 9)]),
+        "load": lambda: sqlite.load([Want("a/1", 9)]),
         "events": lambda: sqlite.events("a/1", 0, 9),
         "outbox": lambda: sqlite.outbox(["0"], 9),
         "outbox_counts": sqlite.outbox_counts,
@@ -610,7 +610,7 @@ async def test_a_closed_store_says_that_it_is_closed(tmp_path: Path) -> None:
     await store.close()
 
     with pytest.raises(StoreUnavailable, match="closed"):
-        await store.load([("a/1", 9)])
+        await store.load([Want("a/1", 9)])
     with pytest.raises(RemoraError):
         store.renew(1, 1.0)
 

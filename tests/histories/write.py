@@ -42,7 +42,7 @@ async def live(client: remora.Client) -> dict[str, Any]:
     await one.wake("later", FAR_S)
     while len((await two.snapshot())["heard"]) < 3:  # noqa: ASYNC110 - what it waits for is in another entity
         await asyncio.sleep(0.01)  # noqa: TID251 - between looks
-    refs = {
+    refs: dict[str, Any] = {
         "account/alice": alice,
         "account/Zoë ü-x": zoe,
         "counter/visits": visits,

@@ -932,8 +932,8 @@ async def test_what_cannot_be_read_stops_that_entity_alone_and_says_so() -> None
         await client.ref(Till, "a").add(1)
         await client.ref(Till, "b").add(1)
         entries = store.inner._entries  # type: ignore[attr-defined]  # the memory store's
-        row = entries["till/a"][0]
-        entries["till/a"][0] = (*row[:3], b'[["Gone",{}]]', *row[4:])
+        row = entries["till/a"][1]
+        entries["till/a"][1] = (*row[:3], b'[["Gone",{}]]', *row[4:])
         await platform.crash("host-1")
 
         with pytest.raises(remora.Corrupt, match="'Gone', which Till does not declare"):

@@ -43,7 +43,7 @@ class Bench:
         for _ in range(count):
             self.n += 1
             commit = self.committer.open()
-            commit.append.entries.append((f"a/{self.n}", 1, 0, None, "c", 0, b"", 0))
+            commit.append.entries.append((f"a/{self.n}", 1, 0, None, "c", 0, b"", 0, 0))
             commit.answers.append((self.sink, self.n, 0, b"1"))
         return commit
 

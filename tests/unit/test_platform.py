@@ -149,7 +149,7 @@ async def test_a_host_that_was_given_up_commits_nothing_and_drops_all_it_had() -
         assert await client.ref(Till, "a").add(1) == 2
         frozen.cells["till/a"].commit = None
         commit = frozen.committer.open()
-        commit.append.entries.append(("till/a", 2, 2, b"[]", "late", 0, b"1", 0))
+        commit.append.entries.append(("till/a", 2, 2, b"[]", "late", 0, b"1", 0, 0))
         await frozen.committer.flush()
 
         assert shards
@@ -157,7 +157,7 @@ async def test_a_host_that_was_given_up_commits_nothing_and_drops_all_it_had() -
         assert not frozen.cells
         assert await client.ref(Till, "a").total() == 2
         with pytest.raises(Fenced):
-            await platform.store.append(incarnation, Append(entries=[("till/z", 1, 1, b"[]", "x", 0, b"1", 0)]))
+            await platform.store.append(incarnation, Append(entries=[("till/z", 1, 1, b"[]", "x", 0, b"1", 0, 0)]))
         await frozen.close()
         await frozen.client.close()
 
@@ -319,7 +319,7 @@ async def test_a_host_that_is_lost_right_after_it_took_a_new_incarnation_is_miss
 
         assert await client.ref(Till, "a").add(1) == 2
         with pytest.raises(Fenced):
-            await store.append(host.incarnation, Append(entries=[("till/z", 1, 1, b"[]", "x", 0, b"1", 0)]))
+            await store.append(host.incarnation, Append(entries=[("till/z", 1, 1, b"[]", "x", 0, b"1", 0, 0)]))
         await host.client.close()
 
 
@@ -335,7 +335,7 @@ async def test_a_second_platform_on_a_store_fences_the_hosts_of_the_first() -> N
         async with platforms.running(things.app, store) as (_, two):
             assert await two.ref(Till, "a").add(1) == 2
             with pytest.raises(Fenced):
-                await store.append(incarnation, Append(entries=[("till/z", 1, 1, b"[]", "x", 0, b"1", 0)]))
+                await store.append(incarnation, Append(entries=[("till/z", 1, 1, b"[]", "x", 0, b"1", 0, 0)]))
 
 
 async def test_a_store_of_another_shard_count_is_refused(tmp_path: Path) -> None:

@@ -336,10 +336,10 @@ class Cell:
         commit.cells.add(self)
         append = commit.append
         append.entries.append(
-            (self.key, self.n, self.seq, write_events(turn.events), command_id, verdict, payload, now_ms)
+            (self.key, self.n, self.seq, write_events(turn.events), command_id, verdict, payload, now_ms, 0)
         )
         if state is not None:
-            append.states[self.key] = (self.key, self.n, self.seq, state)
+            append.states[self.key] = (self.key, self.n, self.seq, state, 1)
         if clean and self.n - self.snapshot_n >= self.spec.options.snapshot_every:
             self.host.snapshot(self, commit)
         if turn.sends:

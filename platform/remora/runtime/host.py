@@ -52,6 +52,8 @@ HOUSEKEEPING_S = 0.25
 """Seconds between rounds of passivation and reminders."""
 SESSION_IDLE_S = 600.0
 """A client session that was silent so long is forgotten."""
+PATIENCE_MIN_S = 0.05
+"""First pause between tries while the store is away, in seconds; each is twice as long as the one before."""
 PATIENCE_MAX_S = 1.0
 """Longest pause between tries while the store is away, in seconds."""
 
@@ -105,6 +107,9 @@ class Host:
         self._steady = asyncio.Event()
         """Not set while this host takes a new incarnation."""
         self._steady.set()
+        self._commits_at_failure = -1
+        """How many commits had been written when the last one failed."""
+        self._pause_s = 0.0
         self._let_go: set[str] = set()
         """Shards it has released before: what it is told of them may come too late."""
         self._calls = TurnCalls(self)
@@ -174,7 +179,7 @@ class Host:
 
     async def patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do something with the store, again and again until it answers or this host is closed."""
-        pause = 0.05
+        pause = PATIENCE_MIN_S
         while True:
             try:
                 return await work()
@@ -294,8 +299,9 @@ class Host:
         self.log.error("a commit of %s failed, %d entities restart: %s", self.name, len(touched), error)
         for cell in touched:
             cell.hold()
-        # The outcome may be unknown: under a new incarnation nothing late of the old one can commit.
         self._steady.clear()
+        await self._pause_between_failures()
+        # The outcome may be unknown: under a new incarnation nothing late of the old one can commit.
         try:
             self.incarnation = await self.patiently(lambda: self.store.reincarnate(self.incarnation))
         except Fenced as fenced:
@@ -315,6 +321,16 @@ class Host:
         for cell in touched:
             if cell.phase is Phase.RECOVERING:
                 self.recovery.add(cell)
+
+    async def _pause_between_failures(self) -> None:
+        """Leave a store that fails commit after commit (a full disk) in peace, ever longer, up to a bound."""
+        again = self.committer.commits == self._commits_at_failure
+        self._commits_at_failure = self.committer.commits
+        if not again:
+            self._pause_s = 0.0
+            return
+        self._pause_s = min(max(self._pause_s * 2, PATIENCE_MIN_S), PATIENCE_MAX_S)
+        await asyncio.sleep(self._pause_s)  # noqa: TID251 - growing, bounded pause while commits fail
 
     # -- commands ------------------------------------------------------------------------------------
 
@@ -463,7 +479,7 @@ class Host:
                 self.log_failure(cell, "snapshot", failure)
                 cell.snapshot_n = cell.n  # the next one is tried after as many entries again
                 return
-            append.states[cell.key] = (cell.key, cell.n, cell.seq, data)
+            append.snapshots[cell.key] = (cell.key, cell.n, cell.seq, data, 1, 2)
         append.marks[cell.key] = (cell.key, cell.n, _json(cell.marks or {}))
         cell.snapshot_n = cell.n
 

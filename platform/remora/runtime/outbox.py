@@ -228,7 +228,7 @@ class Outbox:
             append = self._host.committer.open().append
             if row.reason:
                 self._host.log.error("a durable send of %s is parked: %s", row.entity, row.reason)
-                append.parked.append((row.reason, row.entity, row.n))
+                append.parked.append((row.reason, b"[]", row.entity, row.n))
             else:
                 append.delivered.append((row.entity, row.n))
                 self.delivered += 1

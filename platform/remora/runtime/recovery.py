@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from remora.errors import Corrupt, StoreUnavailable
-from remora.journal import Recovered
+from remora.journal import Recovered, Want
 from remora.lifecycle import Phase, step
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Recovery:
 
     async def _load(self, cells: dict[str, Cell]) -> None:
         try:
-            found = await self._host.store.load([(c.key, c.spec.options.dedup_window) for c in cells.values()])
+            found = await self._host.store.load([Want(c.key, c.spec.options.dedup_window) for c in cells.values()])
         except StoreUnavailable as error:
             self._host.log.warning("recovery waits for the store: %s", error)
             await asyncio.sleep(RETRY_S)  # noqa: TID251 - bounded pause between tries; waiting commands keep their deadlines

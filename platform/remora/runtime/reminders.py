@@ -42,7 +42,9 @@ class Reminders:
         for name, due_ms in turn.reminders:
             if due_ms is not None and name == fired:
                 due_ms = max(due_ms, fired_ms + 1)  # noqa: PLW2901 - due again at the same instant it would be taken for a repeat
-            append.reminders[cell.key, name] = None if due_ms is None else (cell.key, name, cell.shard.key, due_ms)
+            append.reminders[cell.key, name] = (
+                None if due_ms is None else (cell.key, name, cell.shard.key, due_ms, 0, 0)
+            )
 
     async def fire_due(self) -> None:
         """Fire what is due for the shards of this host."""

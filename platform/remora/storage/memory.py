@@ -10,7 +10,21 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from remora.errors import Fenced, StoreMismatch, StoreUnavailable
-from remora.journal import Append, EntryRow, EventRow, OutboxRow, Recovered, ReminderRow, Tail
+from remora.journal import (
+    PAGE_ENTRIES,
+    Append,
+    EntryRow,
+    EventRow,
+    OutboxRow,
+    ParkedRow,
+    Recovered,
+    ReminderRow,
+    ReminderSet,
+    ScanRow,
+    StateRow,
+    Tail,
+    Want,
+)  # fmt: skip
 from remora.sharding.table import HostRow, ShardRow, Table
 
 
@@ -24,12 +38,17 @@ class MemoryStore:
     def __init__(self) -> None:
         self.url = "memory://"
         self._app: tuple[str, int] | None = None
-        self._entries: dict[str, list[EntryRow]] = {}
-        self._states: dict[str, tuple[str, int, int, bytes]] = {}
+        self._entries: dict[str, dict[int, EntryRow]] = {}
+        """Entity → number → entry, in the order of numbers."""
+        self._scan: list[tuple[str, int]] = []
+        """Every entry ever written, in the order of commits."""
+        self._states: dict[str, tuple[str, int, int, bytes, int]] = {}
+        self._snapshots: dict[str, dict[int, tuple[str, int, int, bytes, int, int]]] = {}
         self._marks: dict[str, tuple[str, int, bytes]] = {}
         self._outbox: dict[tuple[str, int], tuple[str, int, str, bytes]] = {}
         self._parked: dict[tuple[str, int], str] = {}
-        self._reminders: dict[tuple[str, str], tuple[str, str, str, int]] = {}
+        self._reminders: dict[tuple[str, str], ReminderSet] = {}
+        self._schema: str | None = None
         self._hosts: dict[int, HostRow] = {}
         self._standing: set[int] = set()
         self._leases: dict[int, float] = {}
@@ -58,41 +77,89 @@ class MemoryStore:
         self._check_incarnation(incarnation)
         last: dict[str, int] = {}
         for row in append.entries:
-            known = last.get(row[0], len(self._entries.get(row[0], ())))
+            known = last.get(row[0]) or self._last(row[0])
             if row[1] != known + 1:
                 msg = f"Another writer was first: entry {row[1]} of {row[0]} follows {known}."
                 raise Fenced(msg)
             last[row[0]] = row[1]
         for row in append.entries:
-            self._entries.setdefault(row[0], []).append(row)
+            self._entries.setdefault(row[0], {})[row[1]] = row
+            self._scan.append((row[0], row[1]))
+        for deletion in append.deletions.values():
+            self._delete(*deletion)
         self._states.update(append.states)
+        for entity, snapshot in append.snapshots.items():
+            kept = self._snapshots.setdefault(entity, {})
+            kept[snapshot[1]] = snapshot
+            for n in sorted(kept)[: -snapshot[5]]:
+                del kept[n]
         self._marks.update(append.marks)
+        self._append_owed(append)
+        for entity, upto in append.trims.values():
+            self._trim(entity, upto)
+
+    def _append_owed(self, append: Append) -> None:
+        """Write what is owed to others and to later: sends and reminders."""
         self._outbox.update({(row[0], row[1]): row for row in append.outbox})
         for key in append.delivered:
             self._outbox.pop(key, None)
-        for reason, entity, n in append.parked:
-            self._parked[entity, n] = reason
-        for key2, reminder in append.reminders.items():
+            self._parked.pop(key, None)
+        for reason, sends, entity, n in append.parked:
+            if (entity, n) in self._outbox:
+                self._parked[entity, n] = reason
+                self._outbox[entity, n] = (*self._outbox[entity, n][:3], sends)
+        for named, reminder in append.reminders.items():
             if reminder is None:
-                self._reminders.pop(key2, None)
+                self._reminders.pop(named, None)
             else:
-                self._reminders[key2] = reminder
+                self._reminders[named] = reminder
 
-    async def load(self, wants: Sequence[tuple[str, int]]) -> list[Recovered]:
+    def _last(self, entity: str) -> int:
+        return next(reversed(self._entries.get(entity, {})), 0)
+
+    def _delete(self, entity: str, n: int, upto: int) -> None:
+        self._trim(entity, upto)
+        for number, row in self._entries.get(entity, {}).items():
+            if number < n:
+                self._entries[entity][number] = (*row[:3], None, *row[4:])
+        self._states.pop(entity, None)
+        self._snapshots.pop(entity, None)
+        for key in [key for key in self._reminders if key[0] == entity]:
+            del self._reminders[key]
+
+    def _trim(self, entity: str, upto: int) -> None:
+        entries = self._entries.get(entity, {})
+        for number in [number for number in entries if number <= upto]:
+            del entries[number]
+
+    async def load(self, wants: Sequence[Want]) -> list[Recovered]:
         """Read entities back."""
-        return [self._load(entity, window) for entity, window in wants]
+        return [self._load(*want) for want in wants]
 
-    def _load(self, entity: str, window: int) -> Recovered:
-        entries = self._entries.get(entity, [])
-        _, state_n, state_seq, state = self._states.get(entity, ("", 0, 0, None))
+    def _load(self, entity: str, window: int, below: int) -> Recovered:
+        last = self._last(entity)
+        state_n, state_seq, state, version = 0, 0, None, 1
+        found = self._states.get(entity)
+        if found is not None and (below == 0 or found[1] < below):
+            _, state_n, state_seq, state, version = found
+        usable = [n for n in self._snapshots.get(entity, ()) if below == 0 or n < below]
+        if usable:
+            _, state_n, state_seq, state, version, _ = self._snapshots[entity][max(usable)]
         _, marks_n, marks = self._marks.get(entity, ("", 0, None))
-        after = min(state_n, marks_n, max(len(entries) - window, 0))
-        tail = [Tail(r[1], r[2], _text(r[3]), r[4], r[5], r[6].decode(), r[7]) for r in entries[after:]]
-        return Recovered(entity, state_n, state_seq, _text(state), marks_n, _text(marks), tail)
+        tail = self._tail(entity, min(state_n, marks_n, max(last - window, 0)), PAGE_ENTRIES)
+        return Recovered(entity, state_n, state_seq, _text(state), version, marks_n, _text(marks), last, tail)
+
+    async def entries(self, entity: str, after: int, limit: int) -> list[Tail]:
+        """Read entries behind a number."""
+        return self._tail(entity, after, limit)
+
+    def _tail(self, entity: str, after: int, limit: int) -> list[Tail]:
+        rows = [row for n, row in self._entries.get(entity, {}).items() if n > after][:limit]
+        return [Tail(r[1], r[2], _text(r[3]), r[4], r[5], r[6].decode(), r[7], r[8]) for r in rows]
 
     async def events(self, entity: str, after_seq: int, limit: int) -> list[EventRow]:
         """Read recorded events."""
-        rows = [r for r in self._entries.get(entity, []) if r[2] > after_seq and r[3] is not None]
+        rows = [r for r in self._entries.get(entity, {}).values() if r[2] > after_seq and r[3] is not None]
         return [EventRow(r[1], r[2], (r[3] or b"").decode(), r[4], r[7]) for r in rows[:limit]]
 
     async def outbox(self, shards: Iterable[str], limit: int) -> list[OutboxRow]:
@@ -105,12 +172,45 @@ class MemoryStore:
         """Count undelivered and parked sends."""
         return len(self._outbox) - len(self._parked), len(self._parked)
 
-    async def due(self, shards: Iterable[str], until_ms: int, limit: int) -> list[ReminderRow]:
+    async def parked(self, limit: int) -> list[ParkedRow]:
+        """Read sends that were given up."""
+        keys = sorted(self._parked)[:limit]
+        return [ParkedRow(*key, self._parked[key], self._outbox[key][3].decode()) for key in keys]
+
+    async def due(
+        self, shards: Iterable[str], until_ms: int, limit: int, after: tuple[int, str, str] = (-1, "", "")
+    ) -> list[ReminderRow]:
         """Read due reminders."""
         wanted = set(shards)
-        rows = [row for row in self._reminders.values() if row[2] in wanted and row[3] <= until_ms]
-        rows.sort(key=lambda row: row[3])
-        return [ReminderRow(entity, name, due) for entity, name, _, due in rows[:limit]]
+        rows = [
+            ReminderRow(entity, name, due, every, misfire)
+            for entity, name, shard, due, every, misfire in self._reminders.values()
+            if shard in wanted and due <= until_ms and (due, entity, name) > after
+        ]
+        return sorted(rows, key=lambda row: (row.due, row.entity, row.name))[:limit]
+
+    async def schema(self) -> str | None:
+        """Return the description kept last."""
+        return self._schema
+
+    async def set_schema(self, text: str) -> None:
+        """Keep a description of what the app writes."""
+        self._schema = text
+
+    async def scan(self, after: int, limit: int) -> list[ScanRow]:
+        """Read entries with events, of all entities."""
+        found: list[ScanRow] = []
+        for position in range(after, len(self._scan)):
+            entity, n = self._scan[position]
+            row = self._entries[entity].get(n)
+            if row is not None and row[3] is not None and len(found) < limit:
+                found.append(ScanRow(position + 1, entity, n, row[3].decode()))
+        return found
+
+    async def scan_states(self, after: str, limit: int) -> list[StateRow]:
+        """Read states of all Durable entities."""
+        keys = sorted(key for key in self._states if key > after)[:limit]
+        return [StateRow(key, r[1], r[4], r[3].decode()) for key in keys for r in (self._states[key],)]
 
     async def join(self, host: HostRow) -> int:
         """Enter a host."""

@@ -24,7 +24,20 @@ from typing import Any, TypeVar
 import msgspec
 
 from remora.errors import Corrupt, Fenced, RemoraError, StoreMismatch, StoreUnavailable
-from remora.journal import Append, EntryRow, EventRow, OutboxRow, Recovered, ReminderRow
+from remora.journal import (
+    PAGE_ENTRIES,
+    Append,
+    EntryRow,
+    EventRow,
+    OutboxRow,
+    ParkedRow,
+    Recovered,
+    ReminderRow,
+    ScanRow,
+    StateRow,
+    Tail,
+    Want,
+)  # fmt: skip
 from remora.process import machine_identity
 from remora.sharding.table import HostRow, ShardRow, Table
 
@@ -36,31 +49,38 @@ _decode_recovered = msgspec.json.Decoder(list[Recovered]).decode
 _decode_events = msgspec.json.Decoder(list[EventRow]).decode
 _decode_outbox = msgspec.json.Decoder(list[OutboxRow]).decode
 _decode_reminders = msgspec.json.Decoder(list[ReminderRow]).decode
+_decode_tail = msgspec.json.Decoder(list[Tail]).decode
+_decode_parked = msgspec.json.Decoder(list[ParkedRow]).decode
+_decode_scan = msgspec.json.Decoder(list[ScanRow]).decode
+_decode_states = msgspec.json.Decoder(list[StateRow]).decode
 _encode = msgspec.json.Encoder().encode
 
-_ENTRY_COLUMNS = 8
-_ENTRY_SIZES = (1, 4, 16, 64, 256, 1024, 4000)
+_TAIL = "n, seq, events, command_id, verdict, reply, at, fingerprint"
+_ENTRY_COLUMNS = 9
+_ENTRY_SIZES = (1, 4, 16, 64, 256, 1024, 3600)
 """Rows of the prepared statements that write entries; SQLite takes 32,766 values in one."""
 
-_LOAD = """
+_LOAD = f"""
 WITH want AS (
-    SELECT w.value ->> 0 AS entity,
-           w.value ->> 1 AS dedup,
-           coalesce((SELECT max(n) FROM entries e WHERE e.entity = w.value ->> 0), 0) AS last
+    SELECT w.value ->> 0 AS entity, w.value ->> 1 AS dedup, w.value ->> 2 AS below,
+           coalesce((SELECT max(n) FROM entries e WHERE e.entity = w.value ->> 0), 0) AS last,
+           (SELECT max(n) FROM snapshots s
+            WHERE s.entity = w.value ->> 0 AND (w.value ->> 2 = 0 OR s.n < w.value ->> 2)) AS snapshot
     FROM json_each(?) w
 )
 SELECT json_group_array(json_array(
-    want.entity, coalesce(s.n, 0), coalesce(s.seq, 0), s.state,
-    coalesce(m.n, 0), m.marks,
-    json((SELECT json_group_array(json_array(n, seq, events, command_id, verdict, reply, at))
+    want.entity, coalesce(p.n, s.n, 0), coalesce(p.seq, s.seq, 0), coalesce(p.state, s.state),
+    coalesce(p.version, s.version, 1), coalesce(m.n, 0), m.marks, want.last,
+    json((SELECT json_group_array(json_array({_TAIL}))
      FROM (SELECT * FROM entries e
            WHERE e.entity = want.entity
-             AND e.n > min(coalesce(s.n, 0), coalesce(m.n, 0), max(want.last - want.dedup, 0))
-           ORDER BY n)))))
+             AND e.n > min(coalesce(p.n, s.n, 0), coalesce(m.n, 0), max(want.last - want.dedup, 0))
+           ORDER BY n LIMIT {PAGE_ENTRIES})))))
 FROM want
-LEFT JOIN states s ON s.entity = want.entity
+LEFT JOIN snapshots p ON p.entity = want.entity AND p.n = want.snapshot
+LEFT JOIN states s ON s.entity = want.entity AND (want.below = 0 OR s.n < want.below)
 LEFT JOIN marks m ON m.entity = want.entity
-"""
+"""  # noqa: S608 - constant text
 
 
 def _rows(rows: Sequence[tuple[Any, ...]]) -> str | None:
@@ -85,7 +105,7 @@ def _insert_entries(size: int) -> str:
     """Return the statement that writes up to ``size`` entries if the incarnation stands; unused places are NULL."""
     row = f"({','.join('?' * _ENTRY_COLUMNS)})"
     return (
-        "INSERT INTO entries (entity, n, seq, events, command_id, verdict, reply, at) "  # noqa: S608 - constant text
+        "INSERT INTO entries (entity, n, seq, events, command_id, verdict, reply, at, fingerprint) "  # noqa: S608 - constant text
         f"SELECT * FROM (VALUES {','.join([row] * size)}) "
         "WHERE column1 IS NOT NULL AND (SELECT fenced FROM hosts WHERE incarnation = ?) = 0"
     )
@@ -300,10 +320,9 @@ class SqliteStore:
         """Write a commit of nothing but entries: half the cost a row of the general statement, which goes by JSON."""
         size = next(size for size in _ENTRY_SIZES if size >= len(entries))
         values: list[Any] = []
-        for entity, n, seq, events, command_id, verdict, reply, at in entries:
-            values += (
-                entity, n, seq, None if events is None else events.decode(), command_id, verdict, reply.decode(), at,
-            )  # fmt: skip
+        for entity, n, seq, events, command_id, verdict, reply, at, fingerprint in entries:
+            text = None if events is None else events.decode()
+            values += (entity, n, seq, text, command_id, verdict, reply.decode(), at, fingerprint)
         values += [None] * (_ENTRY_COLUMNS * (size - len(entries)))
         with self._turn_taken():
             written = self._write.execute(_insert_entries(size), (*values, incarnation)).rowcount
@@ -313,21 +332,29 @@ class SqliteStore:
     def _append_all(self, incarnation: int, append: Append) -> None:
         cancelled = [key for key, row in append.reminders.items() if row is None]
         columns = (
-            append.entries, list(append.states.values()), list(append.marks.values()), append.outbox,
-            append.delivered, append.parked, [row for row in append.reminders.values() if row is not None], cancelled,
+            append.entries, list(append.deletions.values()), list(append.states.values()),
+            list(append.snapshots.values()), list(append.marks.values()), append.outbox, append.delivered,
+            append.parked, [row for row in append.reminders.values() if row is not None], cancelled,
+            list(append.trims.values()),
         )  # fmt: skip
         values = (incarnation, *(_rows(rows) for rows in columns))
         try:
             with self._turn_taken():
-                self._write.execute("INSERT INTO commits VALUES (?,?,?,?,?,?,?,?,?)", values)
+                self._write.execute("INSERT INTO commits VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", values)
         except sqlite3.IntegrityError as error:
             if str(error) != "fenced":  # what the trigger raises; anything else is an entry number that is taken
                 raise
             raise self._ended(incarnation) from error
 
-    async def load(self, wants: Sequence[tuple[str, int]]) -> list[Recovered]:
+    async def load(self, wants: Sequence[Want]) -> list[Recovered]:
         """Read entities back, all in one statement."""
         return await self._on(self._reader, self._one, _LOAD, (_encode(wants).decode(),), _decode_recovered)
+
+    async def entries(self, entity: str, after: int, limit: int) -> list[Tail]:
+        """Read entries behind a number."""
+        statement = f"""SELECT json_group_array(json_array({_TAIL})) FROM (
+            SELECT * FROM entries WHERE entity = ? AND n > ? ORDER BY n LIMIT ?)"""  # noqa: S608 - constant text
+        return await self._on(self._reader, self._one, statement, (entity, after, limit), _decode_tail)
 
     def _one(self, statement: str, values: Sequence[Any], decode: Callable[[str], T]) -> T:
         text = self._read.execute(statement, values).fetchone()[0]
@@ -352,12 +379,49 @@ class SqliteStore:
         statement = "SELECT json_array(count(*) FILTER (WHERE parked IS NULL), count(parked)) FROM outbox"
         return await self._on(self._reader, self._one, statement, (), msgspec.json.Decoder(tuple[int, int]).decode)
 
-    async def due(self, shards: Iterable[str], until_ms: int, limit: int) -> list[ReminderRow]:
+    async def parked(self, limit: int) -> list[ParkedRow]:
+        """Read sends that were given up."""
+        statement = """SELECT json_group_array(json_array(entity, n, parked, sends)) FROM (
+            SELECT * FROM outbox WHERE parked IS NOT NULL ORDER BY entity, n LIMIT ?)"""
+        return await self._on(self._reader, self._one, statement, (limit,), _decode_parked)
+
+    async def due(
+        self, shards: Iterable[str], until_ms: int, limit: int, after: tuple[int, str, str] = (-1, "", "")
+    ) -> list[ReminderRow]:
         """Read due reminders."""
-        statement = """SELECT json_group_array(json_array(entity, name, due)) FROM (
-            SELECT * FROM reminders WHERE due <= ? AND shard IN (SELECT value FROM json_each(?)) ORDER BY due LIMIT ?)"""
-        values = (until_ms, _encode(list(shards)).decode(), limit)
+        statement = """SELECT json_group_array(json_array(entity, name, due, every, misfire)) FROM (
+            SELECT * FROM reminders WHERE due <= ? AND (due, entity, name) > (?, ?, ?)
+            AND shard IN (SELECT value FROM json_each(?)) ORDER BY due, entity, name LIMIT ?)"""
+        values = (until_ms, *after, _encode(list(shards)).decode(), limit)
         return await self._on(self._reader, self._one, statement, values, _decode_reminders)
+
+    async def schema(self) -> str | None:
+        """Return the description kept last."""
+        return await self._on(self._reader, self._schema)
+
+    def _schema(self) -> str | None:
+        row = self._read.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+        return None if row is None else str(row[0])
+
+    async def set_schema(self, text: str) -> None:
+        """Keep a description of what the app writes."""
+        await self._on(self._writer, self._set_schema, text)
+
+    def _set_schema(self, text: str) -> None:
+        with self._turn_taken():
+            self._write.execute("INSERT OR REPLACE INTO meta VALUES ('schema', ?)", (text,))
+
+    async def scan(self, after: int, limit: int) -> list[ScanRow]:
+        """Read entries with events, of all entities."""
+        statement = """SELECT json_group_array(json_array(position, entity, n, events)) FROM (
+            SELECT * FROM entries WHERE position > ? AND events IS NOT NULL ORDER BY position LIMIT ?)"""
+        return await self._on(self._reader, self._one, statement, (after, limit), _decode_scan)
+
+    async def scan_states(self, after: str, limit: int) -> list[StateRow]:
+        """Read states of all Durable entities."""
+        statement = """SELECT json_group_array(json_array(entity, n, version, state)) FROM (
+            SELECT * FROM states WHERE entity > ? ORDER BY entity LIMIT ?)"""
+        return await self._on(self._reader, self._one, statement, (after, limit), _decode_states)
 
     # -- membership and shard table ------------------------------------------------------------
 
