@@ -98,6 +98,11 @@ class Teller(EventSourced[Said, Told]):
             self.send(Listener.hear, "a", str(number))
 
     @command
+    async def tell_some(self, texts: list[str]) -> None:
+        for text in texts:
+            self.send(Listener.hear, "a", text)
+
+    @command
     async def ask_a_query(self) -> None:
         self.send(Listener.heard, "a")
 

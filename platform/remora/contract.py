@@ -37,7 +37,7 @@ from remora.options import EntityOptions
 Kind = Literal["event_sourced", "durable", "transient"]
 Model = type[BaseModel]
 
-REFERENCE_NAMES = frozenset({"with_options", "why", "history", "snapshot", "events"})
+REFERENCE_NAMES = frozenset({"with_options", "why", "history", "snapshot", "release_sends", "events"})
 """Names every reference or every entity's URL has; no command or query may take them."""
 _ENTITY_NAMES = frozenset(
     {

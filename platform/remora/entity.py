@@ -203,6 +203,14 @@ class Entity(Generic[S]):
         """On a reference: return the entity's state as plain data."""
         raise _only_on_references(self, "snapshot()")
 
+    async def release_sends(self) -> int:
+        """On a reference: send again what was parked of this entity's durable sends; return how many that are.
+
+        A send is parked when its receiver's own code failed it ten times, or when nobody can ever
+        take it. Mend the receiver first: ``remora status`` says what each was parked for.
+        """
+        raise _only_on_references(self, "release_sends()")
+
 
 def _only_on_references(entity: Entity[Any], name: str) -> ContractError:
     return ContractError(f"{name} belongs to references: use client.ref({type(entity).__name__}, id).{name}.")

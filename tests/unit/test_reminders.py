@@ -266,7 +266,9 @@ async def test_a_periodic_reminder_does_not_drift_when_it_rings_late() -> None:
 async def test_a_period_below_a_second_or_a_policy_that_does_not_exist_fails_the_command() -> None:
     async with running(ManualClock()) as (_, client):
         for period, policy in ((0.5, "coalesce"), (10**9, "each"), (10, "sometimes")):
-            with pytest.raises(remora.RemoraError, match=r"every must be between|after must be between|Input should be"):
+            with pytest.raises(
+                remora.RemoraError, match=r"every must be between|after must be between|Input should be"
+            ):
                 await client.ref(Alarm, "a").every("beat", period, policy)  # type: ignore[arg-type]  # that is the point
 
 

@@ -335,6 +335,15 @@ class Cell:
             self.host.reminders.add(self, append, turn, ask)
         commit.answers.append((sink, ask.n, verdict, payload))
 
+    def note(self, what: str) -> Commit:
+        """Make an entry of the platform's own, without events or a caller; return the commit that holds it."""
+        self.n += 1
+        commit = self.commit = self.host.committer.open()
+        commit.cells.add(self)
+        now_ms = self.host.clock.now_ms()
+        commit.append.entries.append((self.key, self.n, self.seq, None, what, VALUE, b"null", now_ms, 0))
+        return commit
+
     def _failed(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, failure: BaseException) -> None:  # noqa: ANN401 - opaque
         """Undo a handler that raised; record a rejection, have supervision decide about the rest."""
         ask, sink, _ = item
@@ -497,6 +506,8 @@ class Cell:
                 return
             state = self.entity.state
             self.answer(sink, ask.n, VALUE, state.__pydantic_serializer__.to_json(state, by_alias=True))
+        elif ask.method == "$release":
+            self.host.spawn(self.host.outbox.release(self, ask, sink))
         else:
             msg = f"{self.spec.type} has no command or query {ask.method!r}."
             sink.answer(ask.n, ERROR, InvalidInput(msg, entity=self.key).encode())
