@@ -58,7 +58,7 @@ class Cell:
 
     __slots__ = (
         "busy_since_s", "commit", "entity", "failures_s", "forgot_ms", "host", "id", "kept", "key", "lanes",
-        "last_used_s", "mailbox", "marks", "n", "phase", "pumping", "reason", "seq", "shard", "snapshot_n", "spec",
+        "last_used_s", "mailbox", "marks", "n", "phase", "pumping", "reason", "reminders", "seq", "shard", "snapshot_n", "spec",
         "tail_bytes", "task", "turn", "window",
     )  # fmt: skip
 
@@ -89,6 +89,8 @@ class Cell:
         """Recorded answers by command id, oldest first."""
         self.forgot_ms = 0
         """When the newest command that the window does not hold any more was applied; 0 while it holds all."""
+        self.reminders: dict[str, int | None] | None = None
+        """Reminders set (due in ms) and cancelled since it was read back."""
         self.commit: Commit | None = None
         """The commit that holds its latest entry."""
         self.task: asyncio.Task[Any] | None = None
@@ -172,6 +174,9 @@ class Cell:
             self._built_in(ask, sink)
             return
         try:
+            if ask.flags & REMINDER and not host.reminders.admit(self, ask):
+                self.answer(sink, ask.n, VALUE, b"null")
+                return
             handler = self._handler(ask)
             if not handler.is_query and (decided := window.recall(self, ask)) is not None:
                 self.answer(sink, ask.n, *decided)
@@ -316,8 +321,7 @@ class Cell:
             sink.answer(ask.n, verdict, payload)
             return
         self.seq += len(turn.events)
-        commit = self.commit = self.host.committer.open()
-        commit.cells.add(self)
+        commit = self.open_commit()
         append = commit.append
         events = write_events(turn.events)
         append.entries.append((self.key, self.n, self.seq, events, command_id, verdict, payload, now_ms, asked))
@@ -335,11 +339,16 @@ class Cell:
             self.host.reminders.add(self, append, turn, ask)
         commit.answers.append((sink, ask.n, verdict, payload))
 
+    def open_commit(self) -> Commit:
+        """Return the open commit, of which the entity is now a part."""
+        commit = self.commit = self.host.committer.open()
+        commit.cells.add(self)
+        return commit
+
     def note(self, what: str) -> Commit:
         """Make an entry of the platform's own, without events or a caller; return the commit that holds it."""
         self.n += 1
-        commit = self.commit = self.host.committer.open()
-        commit.cells.add(self)
+        commit = self.open_commit()
         now_ms = self.host.clock.now_ms()
         commit.append.entries.append((self.key, self.n, self.seq, None, what, VALUE, b"null", now_ms, 0))
         return commit

@@ -441,8 +441,8 @@ class Host:
     def _passivate(self, cell: Cell, now_s: float) -> bool:
         if now_s - cell.last_used_s <= cell.spec.options.passivate_after_s or cell.phase is Phase.GONE:
             return True  # used again, or gone already
-        if not cell.idle:
-            return False
+        if not cell.idle or (cell.reminders and self.reminders.reading):
+            return False  # what is being read may be older than what it did with its reminders: it has to say so
         cell.phase = Phase.GONE
         del self.cells[cell.key]
         return True
