@@ -212,13 +212,18 @@ class Cell:
             self._run_through(item, handler, turn, image, coroutine)
 
     def _run_through(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, coroutine: Any) -> None:  # noqa: ANN401 - opaque
+        running = self.host.running
+        running.entity, running.method, running.turns = self.key, handler.name, running.turns + 1
         try:
             coroutine.send(None)
         except StopIteration as stop:
+            running.entity = ""
             self._complete(item, handler, turn, image, stop.value)
         except (Exception, SystemExit, asyncio.CancelledError) as failure:  # noqa: BLE001 - supervision decides about every failure
+            running.entity = ""
             self._failed(item, handler, turn, image, failure)
         else:
+            running.entity = ""
             coroutine.close()
             self._failed(item, handler, turn, image, RuntimeError(f"{handler.name} suspended without an await."))
 
@@ -231,7 +236,8 @@ class Cell:
         self.turn = (item, handler, turn)
         self.busy_since_s = self.host.clock.monotonic_s()
         loop = self.host.loop
-        task = self.task = loop.create_task(_contained(coroutine), name=f"{self.key}.{handler.name}")
+        work = self.host.in_thread(coroutine) if handler.in_thread else coroutine
+        task = self.task = loop.create_task(_contained(work), name=f"{self.key}.{handler.name}")
 
         def overdue() -> None:
             task.cancel()
@@ -242,7 +248,8 @@ class Cell:
         def finished(task: asyncio.Task[Any]) -> None:
             for timer in timers:
                 timer.cancel()
-            coroutine.close()  # a task that was cancelled before its first step has not begun it
+            if not handler.in_thread:
+                coroutine.close()  # a task that was cancelled before its first step has not begun it
             if self.task is not task:
                 task.cancelled() or task.exception()  # the activation went on without it; its caller was told
                 return
@@ -252,6 +259,8 @@ class Cell:
                 self._failed(
                     item, handler, turn, image, DeadlineExceeded(msg, entity=self.key, command_id=turn.command_id)
                 )
+                if handler.in_thread:
+                    self.restart()  # the thread goes on, with a state that is nobody's any more
             elif (failure := task.exception()) is not None:
                 self._failed(item, handler, turn, image, failure)
             else:

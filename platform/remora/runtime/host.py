@@ -9,7 +9,8 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
@@ -43,6 +44,7 @@ from remora.runtime.recovery import Recovery
 from remora.runtime.reminders import Reminders
 from remora.runtime.session import Session
 from remora.runtime.shard import Shard
+from remora.runtime.watchdog import Running, Watchdog
 from remora.sharding.hashing import entity_key, shard_of
 from remora.sharding.table import HostRow, ShardRow
 
@@ -117,6 +119,9 @@ class Host:
         """Shards it has released before: what it is told of them may come too late."""
         self._calls = TurnCalls(self)
         settings = app.settings
+        self.running = Running()
+        self.watchdog = Watchdog(self.running, clock, settings.blocked_s)
+        self._threads: ThreadPoolExecutor | None = None
         self.committer = Committer(
             lambda append: store.append(self.incarnation, append),
             settings.commit_rows_max,
@@ -138,6 +143,7 @@ class Host:
         self._lives.append(self.incarnation)
         self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
         self.lease.start()
+        self.watchdog.start()
         self.spawn(self._housekeeping())
         self.spawn(self.reminders.run())
         return self.row
@@ -146,6 +152,7 @@ class Host:
         """Finish what is committed, stop everything; shards stay with this incarnation."""
         self._closed = True
         self.lease.stop()
+        self._stop_threads()
         for shard in self.shards.values():
             shard.accepting = False
         await self.committer.flush()
@@ -159,6 +166,7 @@ class Host:
         """Stop at once and flush nothing, as a killed process would."""
         self._closed = True
         self.lease.stop()
+        self._stop_threads()
         self.committer.abandon()
         for cell in self.cells.values():
             cell.vanish()
@@ -168,6 +176,17 @@ class Host:
         self.shards.clear()
         for session in self._sessions.values():
             session.break_off(HostGone(f"{self.name} is gone."))
+
+    def _stop_threads(self) -> None:
+        self.watchdog.stop()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def in_thread(self, coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - a handler's reply
+        """Run a handler that never awaits in a thread of this host's, and return its reply."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.settings.threads_max, thread_name_prefix="remora-handler")
+        return await self.loop.run_in_executor(self._threads, _run_to_end, coroutine)
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:  # noqa: ANN401 - any coroutine
         """Run something in the background of this host; what it raises is logged."""
@@ -540,6 +559,20 @@ class Host:
             "entries": self.committer.rows,
             "commit_busy_s": round(self.committer.busy_s, 3),
             "recovered": self.recovery.count,
+            "blocked": self.watchdog.blocked,
             "outbox": self.outbox.pending,
             "delivered": self.outbox.delivered,
         }
+
+
+def _run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - a handler's reply
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    except asyncio.CancelledError as error:  # of its own making: a thread's handler cannot be cancelled
+        msg = "the handler raised CancelledError"
+        raise RuntimeError(msg) from error
+    coroutine.close()
+    msg = "the handler suspended without an await"
+    raise RuntimeError(msg)
