@@ -100,4 +100,7 @@ class Watchdog:
 
     def _where(self) -> str:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - the documented way to see another thread's stack
-        return "" if frame is None else "".join(traceback.format_stack(frame)[-SHOWN:])
+        try:
+            return "" if frame is None else "".join(traceback.format_stack(frame)[-SHOWN:])
+        except Exception:  # noqa: BLE001 - the frame runs on while it is read and may have no line at this instant
+            return "(it moved on while it was looked at)"
