@@ -120,7 +120,7 @@ class Host:
         self._calls = TurnCalls(self)
         settings = app.settings
         self.running = Running()
-        self.watchdog = Watchdog(self.running, clock, settings.blocked_s)
+        self.watchdog = Watchdog(self.running, settings.blocked_s)
         self._threads: ThreadPoolExecutor | None = None
         self.committer = Committer(
             lambda append: store.append(self.incarnation, append),

@@ -11,16 +11,17 @@ import asyncio
 import logging
 import sys
 import threading
+import time
 import traceback
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from remora.clock import Clock
 
 LOOKS = 4
 """Looks per bound: a blockade is found between one and 1.25 bounds after it began."""
 SHOWN = 3
 """Innermost lines of the stack that are shown."""
+
+
+# Of the machine, whatever clock the platform is given: a loop is blocked in real time, and other threads ask.
+_real_s = time.monotonic  # noqa: TID251 - as above
 
 
 class Running:
@@ -40,13 +41,11 @@ class Watchdog:
 
     Args:
         running: Kept up to date by the host's cells.
-        clock: Time.
         blocked_s: Seconds without a turn of the loop after which it counts as blocked.
     """
 
-    def __init__(self, running: Running, clock: Clock, blocked_s: float) -> None:
+    def __init__(self, running: Running, blocked_s: float) -> None:
         self._running = running
-        self._clock = clock
         self._blocked_s = blocked_s
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
@@ -70,14 +69,14 @@ class Watchdog:
             self._beat.cancel()
 
     def _turn(self) -> None:
-        self._turned_s = self._clock.monotonic_s()
+        self._turned_s = _real_s()
         self._beat = self._loop.call_later(self._blocked_s / LOOKS, self._turn)
 
     def _watch(self) -> None:
         told_s = 0.0
         while not self._stopped.wait(self._blocked_s / LOOKS):
             turned_s = self._turned_s
-            blocked_s = self._clock.monotonic_s() - turned_s
+            blocked_s = _real_s() - turned_s
             if blocked_s < self._blocked_s or turned_s == told_s:
                 continue
             what = self._what()
