@@ -157,6 +157,10 @@ class Turn:
     """(name, due in ms, period in ms or 0, misfire policy), due None cancels"""
     passivate: bool = False
     erase: bool = False
+    waits: dict[int, str] = field(default_factory=dict)
+    """Calls under way: ordinal → entity."""
+    broken: Exception | None = None
+    """Why it was cancelled, if not for its deadline."""
     spoiled: BaseException | None = None
     """What ``apply`` raised: the handler has failed, whether or not it catches that."""
 

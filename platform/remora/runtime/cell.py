@@ -254,21 +254,23 @@ class Cell:
                 task.cancelled() or task.exception()  # the activation went on without it; its caller was told
                 return
             self.task = self.turn = None
-            if task.cancelled():
-                msg = f"{self.key}.{handler.name} did not end before its deadline; it left no effect."
-                self._failed(
-                    item, handler, turn, image, DeadlineExceeded(msg, entity=self.key, command_id=turn.command_id)
-                )
-                if handler.in_thread:
-                    self.restart()  # the thread goes on, with a state that is nobody's any more
-            elif (failure := task.exception()) is not None:
-                self._failed(item, handler, turn, image, failure)
-            else:
-                self._complete(item, handler, turn, image, task.result())
+            self._finished(task, item, handler, turn, image)
             if not self.pumping:
                 self.pump()
 
         task.add_done_callback(finished)
+
+    def _finished(self, task: asyncio.Task[Any], item: Item, handler: HandlerSpec, turn: Turn, image: Any) -> None:  # noqa: ANN401 - opaque
+        if task.cancelled():
+            msg = f"{self.key}.{handler.name} did not end before its deadline; it left no effect."
+            late = DeadlineExceeded(msg, entity=self.key, command_id=turn.command_id)
+            self._failed(item, handler, turn, image, turn.broken or late)
+            if handler.in_thread:
+                self.restart()  # the thread goes on, with a state that is nobody's any more
+        elif (failure := task.exception()) is not None:
+            self._failed(item, handler, turn, image, failure)
+        else:
+            self._complete(item, handler, turn, image, task.result())
 
     def _give_up(self, task: asyncio.Task[Any], handler: str) -> None:
         """A handler that was cancelled did not end: go on without it; what it still does reaches nothing."""

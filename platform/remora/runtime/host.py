@@ -38,6 +38,7 @@ from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
 from remora.runtime.calls import TurnCalls, cycle_message
 from remora.runtime.cell import Cell, Item
 from remora.runtime.committer import Commit, Committer, Sink
+from remora.runtime.deadlock import Deadlocks, waits_of
 from remora.runtime.lease import Lease
 from remora.runtime.outbox import Outbox
 from remora.runtime.recovery import Recovery
@@ -131,6 +132,7 @@ class Host:
         self.recovery = Recovery(self, settings.recoveries_max)
         self.outbox = Outbox(self, client)
         self.reminders = Reminders(self)
+        self.deadlocks = Deadlocks(self)
         self.lease = Lease(
             lambda at_s: store.renew(self.incarnation, at_s), clock, settings.lease_ttl_s, settings.lease_margin_s
         )
@@ -402,6 +404,8 @@ class Host:
         check_entity_id(ask.id, ask.type)
         if ask.method == "$why":
             sink.answer(ask.n, VALUE, _json(self.why(key, cell)))
+        elif ask.method == "$waits":
+            sink.answer(ask.n, VALUE, _json(waits_of(cell)))
         elif ask.method == "$events":
             self.spawn(self._events(spec, key, ask, sink))
         else:
@@ -559,6 +563,7 @@ class Host:
             "entries": self.committer.rows,
             "commit_busy_s": round(self.committer.busy_s, 3),
             "recovered": self.recovery.count,
+            "deadlocks": self.deadlocks.found,
             "blocked": self.watchdog.blocked,
             "outbox": self.outbox.pending,
             "delivered": self.outbox.delivered,
