@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -248,7 +249,7 @@ class Cell:
         def finished(task: asyncio.Task[Any]) -> None:
             for timer in timers:
                 timer.cancel()
-            if not handler.in_thread:
+            with suppress(ValueError):  # a thread may run it still
                 coroutine.close()  # a task that was cancelled before its first step has not begun it
             if self.task is not task:
                 task.cancelled() or task.exception()  # the activation went on without it; its caller was told
