@@ -130,6 +130,8 @@ class SqliteStore:
         self._write: sqlite3.Connection
         self._read: sqlite3.Connection
         self._lease: sqlite3.Connection
+        self._fences: sqlite3.Connection
+        """The journal, as the lease threads read it."""
         self._turn = -1
         self._closed = False
 
@@ -181,6 +183,7 @@ class SqliteStore:
     def _connect(self) -> None:
         self._write = self._connection(self.path, "FULL")
         self._read = self._connection(self.path, "FULL")
+        self._fences = self._connection(self.path, "FULL")
         self._lease = self._connection(Path(f"{self.path}-leases"), "OFF")
         self._lease.execute(
             "CREATE TABLE IF NOT EXISTS leases (incarnation INTEGER PRIMARY KEY, renewed REAL NOT NULL)"
@@ -247,7 +250,7 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._writer.shutdown)
         await loop.run_in_executor(None, self._reader.shutdown)
-        for name in ("_write", "_read", "_lease"):
+        for name in ("_write", "_read", "_lease", "_fences"):
             connection = getattr(self, name, None)
             if connection is not None:
                 connection.close()
@@ -295,8 +298,8 @@ class SqliteStore:
                 self._write.execute("ROLLBACK")
             raise
 
-    def _check_incarnation(self, incarnation: int) -> None:
-        row = self._write.execute("SELECT fenced FROM hosts WHERE incarnation = ?", (incarnation,)).fetchone()
+    def _check_incarnation(self, incarnation: int, connection: sqlite3.Connection) -> None:
+        row = connection.execute("SELECT fenced FROM hosts WHERE incarnation = ?", (incarnation,)).fetchone()
         if row is None or row[0]:
             raise self._ended(incarnation)
 
@@ -443,7 +446,7 @@ class SqliteStore:
 
     def _reincarnate(self, incarnation: int) -> int:
         with self._turn_taken(), self._transaction() as connection:
-            self._check_incarnation(incarnation)
+            self._check_incarnation(incarnation, connection)
             cursor = connection.execute(
                 """INSERT INTO hosts (name, node, machine, pid, started, dedicated)
                    SELECT name, node, machine, pid, started, dedicated FROM hosts WHERE incarnation = ?""",
@@ -460,6 +463,8 @@ class SqliteStore:
         """Renew a lease; blocking."""
         try:
             self._lease.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (incarnation, at_s))
+            # Last: one that was fenced by now must not believe that it may answer for another term of its lease.
+            self._check_incarnation(incarnation, self._fences)
         except sqlite3.Error as error:
             raise self._translate(error) from error
 
@@ -538,6 +543,6 @@ class SqliteStore:
 
     def _release(self, incarnation: int, shards: Sequence[str]) -> None:
         with self._turn_taken(), self._transaction() as connection:
-            self._check_incarnation(incarnation)
+            self._check_incarnation(incarnation, connection)
             for shard in shards:
                 connection.execute("UPDATE shards SET owner = 0 WHERE shard = ? AND owner = ?", (shard, incarnation))
