@@ -103,4 +103,6 @@ class Inbox(EventSourced[Prefix, Took]):
         self.state = self.state.take(event.value)
 
 
-app = App("crash", entities=[Ledger, Purse, Inbox], settings=Settings(shards=12, rebalance_s=0.2))
+SETTINGS = Settings(shards=12, rebalance_s=0.2, lease_ttl_s=1.0, lease_margin_s=0.2)
+"""A short lease: tests wait for its end."""
+app = App("crash", entities=[Ledger, Purse, Inbox], settings=SETTINGS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,14 +28,21 @@ DEADLINE_S = 60.0
 
 
 class Load:
-    """Clients that give every entity values of their own until they are left."""
+    """Clients that give every entity values of their own until they are left.
 
-    def __init__(self, socket: Path, witness: Path, rng: random.Random) -> None:
+    Args:
+        links: How each client reaches the process.
+        witness: The file that takes what they see.
+        rng: Draws what they do.
+        first: The first value; loads on one store begin far from each other.
+    """
+
+    def __init__(self, links: Sequence[Link], witness: Path, rng: random.Random, first: int = 1) -> None:
         self.witness = Witness(witness)
-        self.links = [Link(socket) for _ in range(CLIENTS)]
+        self.links = links
         self.clients: list[Client] = []
         self._rng = rng
-        self._values = itertools.count(1)
+        self._values = itertools.count(first)
         self._stopping = False
         self._workers: list[asyncio.Task[None]] = []
 

@@ -116,6 +116,11 @@ class Server:
                 raise ValueError(msg)
 
 
+def stop_here() -> None:
+    # To this thread: sent to the process, another thread may take the signal, and this one goes on a little.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
+
 async def freeze(store: Store, where: str) -> None:
     """Have this process stop itself at a point of its next commit."""
     assert isinstance(store, SqliteStore)
@@ -127,7 +132,7 @@ async def freeze(store: Store, where: str) -> None:
         @contextmanager
         def stopping() -> Iterator[None]:
             del journal._turn_taken  # the instance's, set below
-            os.kill(os.getpid(), signal.SIGSTOP)
+            stop_here()
             with real():
                 yield
 
@@ -139,7 +144,7 @@ async def freeze(store: Store, where: str) -> None:
         def stop() -> None:
             if next(calls) == STEPS:
                 journal._write.set_progress_handler(None, 0)
-                os.kill(os.getpid(), signal.SIGSTOP)
+                stop_here()
 
         journal._write.set_progress_handler(stop, 1)
 

@@ -11,8 +11,9 @@ from remora import local
 from tests.conftest import SEED
 from tests.crash.app import app
 from tests.crash.conftest import Lives
+from tests.crash.link import Link
 from tests.crash.lives import until
-from tests.crash.load import Load, ask_again
+from tests.crash.load import CLIENTS, Load, ask_again
 from tests.crash.witness import check, read_journal
 
 FEW, MANY = 10, 200
@@ -40,7 +41,7 @@ async def kill_again_and_again(lives: Lives, load: Load, rng: random.Random, kil
 
 async def survive(lives: Lives, folder: Path, rng: random.Random, kills: int) -> None:
     began_s = time.perf_counter()
-    async with Load(folder / "life.socket", folder / "witness", rng) as load:
+    async with Load([Link(folder / "life.socket") for _ in range(CLIENTS)], folder / "witness", rng) as load:
         early = await kill_again_and_again(lives, load, rng, kills)
         before = load.witness.answers
         await until(lambda: load.witness.answers > before + 500, 20.0, "the last life answers")
