@@ -470,9 +470,12 @@ class SqliteStore:
 
     async def leases(self) -> dict[int, float]:
         """Read all leases."""
-        return await self._on(
-            self._reader, lambda: dict(self._lease.execute("SELECT incarnation, renewed FROM leases").fetchall())
-        )
+        return await self._on(self._reader, self._leases)
+
+    def _leases(self) -> dict[int, float]:
+        # Who cannot write here must not judge hosts by what they could not write either: a full disk ends nobody.
+        self._lease.execute("INSERT OR REPLACE INTO leases VALUES (0, 0.0)")
+        return dict(self._lease.execute("SELECT incarnation, renewed FROM leases WHERE incarnation > 0").fetchall())
 
     async def lead(self) -> int:
         """Begin a leader term."""
