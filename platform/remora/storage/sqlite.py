@@ -351,13 +351,24 @@ class SqliteStore:
 
     async def load(self, wants: Sequence[Want]) -> list[Recovered]:
         """Read entities back, all in one statement."""
-        return await self._on(self._reader, self._one, _LOAD, (_encode(wants).decode(),), _decode_recovered)
+        return await self._on(self._reader, self._of_entities, _LOAD, (_encode(wants).decode(),), _decode_recovered)
 
     async def entries(self, entity: str, after: int, limit: int) -> list[Tail]:
         """Read entries behind a number."""
         statement = f"""SELECT json_group_array(json_array({_TAIL})) FROM (
             SELECT * FROM entries WHERE entity = ? AND n > ? ORDER BY n LIMIT ?)"""  # noqa: S608 - constant text
-        return await self._on(self._reader, self._one, statement, (entity, after, limit), _decode_tail)
+        return await self._on(self._reader, self._of_entities, statement, (entity, after, limit), _decode_tail)
+
+    def _of_entities(self, statement: str, values: Sequence[Any], decode: Callable[[str], T]) -> T:
+        """Read what entities have written. What keeps that from being read may be theirs, and not the store's state."""
+        try:
+            return self._one(statement, values, decode)
+        except sqlite3.OperationalError as error:
+            # Text that is no UTF-8 (Python's own error, without a code), or JSON that is none.
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR:
+                raise
+            msg = f"The store {self.url} holds what cannot be read: {error}"
+            raise Corrupt(msg) from error
 
     def _one(self, statement: str, values: Sequence[Any], decode: Callable[[str], T]) -> T:
         text = self._read.execute(statement, values).fetchone()[0]
@@ -367,7 +378,7 @@ class SqliteStore:
         """Read recorded events."""
         statement = """SELECT json_group_array(json_array(n, seq, events, command_id, at)) FROM (
             SELECT * FROM entries WHERE entity = ? AND seq > ? AND events IS NOT NULL ORDER BY n LIMIT ?)"""
-        return await self._on(self._reader, self._one, statement, (entity, after_seq, limit), _decode_events)
+        return await self._on(self._reader, self._of_entities, statement, (entity, after_seq, limit), _decode_events)
 
     async def outbox(self, shards: Iterable[str], limit: int) -> list[OutboxRow]:
         """Read undelivered sends."""
