@@ -44,6 +44,7 @@ class Load:
         self._rng = rng
         self._values = itertools.count(first)
         self._stopping = False
+        self._started: list[asyncio.Task[None]] = []
         self._workers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -51,9 +52,18 @@ class Load:
             session = f"client-{number}-{self._rng.getrandbits(32)}"
             client = Client(link, link, SystemClock(), app.settings, session, self._rng.getrandbits(32))
             self.clients.append(client)
-            started = asyncio.create_task(self._start(client))
-            self._workers += [asyncio.create_task(self._work(number, client, started)) for _ in range(WORKERS)]
+        self._started = [asyncio.create_task(self._start(client)) for client in self.clients]
+        self.go_on()
         return self
+
+    def go_on(self) -> None:
+        """Send, until told to finish."""
+        self._stopping = False
+        self._workers = [
+            asyncio.create_task(self._work(number, client, self._started[number]))
+            for number, client in enumerate(self.clients)
+            for _ in range(WORKERS)
+        ]
 
     async def finish(self) -> None:
         """Send nothing new, and wait for the outcome of all that was sent."""

@@ -1,22 +1,23 @@
-"""Rows of one entity are broken by hand while nothing runs: it alone is corrupt, its neighbours go on."""
+"""Rows of some entities are broken by hand while nothing runs: they alone are corrupt, their neighbours go on."""
 
 import asyncio
-import random
 import sqlite3
-import time
-from contextlib import closing
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from typing import Any
 
 import pytest
 
 from remora import Client
 from remora.clock import SystemClock
 from remora.errors import Corrupt
-from tests.crash.app import Ledger, Purse, app
+from tests.crash.app import Ledger, Prefix, Purse, app
 from tests.crash.conftest import Lives
 from tests.crash.link import Link
+from tests.crash.lives import Life
 
-NEIGHBOURS = 20
+NAMES = [f"name-{number}" for number in range(20)]
+"""One each of the first is broken, of a ledger or of a purse; all the others are their neighbours."""
 SOON_S = 5.0
 
 BROKEN: dict[str, tuple[type[Ledger | Purse], str]] = {
@@ -37,40 +38,39 @@ def break_rows(store_url: str, statement: str, key: str) -> None:
         assert store.execute(statement, (key,)).rowcount == 1
 
 
-@pytest.mark.parametrize("broken", BROKEN)
-async def test_an_entity_whose_rows_cannot_be_read_is_corrupt_alone_and_its_neighbours_go_on(
-    lives: Lives, tmp_path: Path, rng: random.Random, broken: str
-) -> None:
-    del tmp_path
-    cls, statement = BROKEN[broken]
-    names = [f"{number}" for number in range(NEIGHBOURS)]
-    victim = rng.choice(names)
-    for life in (1, 2):
-        process = lives.begun("life")
-        await process.serving()
-        link = Link(process.socket)
-        async with Client(link, link, SystemClock(), app.settings, f"client-{life}") as client:
-            refs = {name: client.ref(cls, name).with_options(deadline_s=SOON_S) for name in names}
-            if life == 1:
-                for ref in refs.values():
-                    for value in (1, 2, 3):
-                        await ref.add(value)
+@asynccontextmanager
+async def connected(life: Life, session: str) -> AsyncIterator[Client]:
+    link = Link(life.socket)
+    async with Client(link, link, SystemClock(), app.settings, session) as client:
+        yield client
+    await link.close()
+
+
+def references(client: Client) -> dict[tuple[type[Ledger | Purse], str], Any]:
+    types: tuple[type[Ledger | Purse], ...] = (Ledger, Purse)
+    return {(cls, name): client.ref(cls, name).with_options(deadline_s=SOON_S) for cls in types for name in NAMES}
+
+
+async def test_entities_whose_rows_cannot_be_read_are_corrupt_alone_and_their_neighbours_go_on(lives: Lives) -> None:
+    before = lives.begun("life")
+    async with connected(before, "before") as client:
+        for value in (1, 2, 3):
+            await asyncio.gather(*(ref.add(value) for ref in references(client).values()))
+    before.kill()
+    for name, (cls, statement) in zip(NAMES, BROKEN.values(), strict=False):
+        break_rows(lives.store_url, statement, f"{cls.__remora__.type}/{name}")
+
+    async with connected(lives.begun("life"), "after") as client:
+        corrupt = {(cls, name): what for name, (what, (cls, _)) in zip(NAMES, BROKEN.items(), strict=False)}
+        refs = references(client)
+        # At once, so that they are read back together.
+        asked = await asyncio.gather(*(ref.seen() for ref in refs.values()), return_exceptions=True)
+        for entity, seen in zip(refs, asked, strict=True):
+            if entity in corrupt:
+                assert isinstance(seen, Corrupt), (corrupt[entity], seen)
+                with pytest.raises(Corrupt, match=entity[1]):
+                    await refs[entity].add(4)
             else:
-                began_s = time.perf_counter()
-                asking = {
-                    name: asyncio.create_task(ref.seen()) for name, ref in refs.items()
-                }  # all are read back at once
-                await asyncio.gather(*asking.values(), return_exceptions=True)
-                assert time.perf_counter() - began_s < SOON_S
-                for name, asked in asking.items():
-                    if name == victim:
-                        assert isinstance(asked.exception(), Corrupt), asked
-                    else:
-                        assert asked.result().count == 3
-                        assert (await refs[name].add(4)).count == 4
-                with pytest.raises(Corrupt, match=f"{cls.__remora__.type}/{victim}"):
-                    await refs[victim].add(4)
-        await link.close()
-        process.kill()
-        if life == 1:
-            break_rows(lives.store_url, statement, f"{cls.__remora__.type}/{victim}")
+                assert isinstance(seen, Prefix), (entity, seen)
+                assert seen.count == 3
+                assert (await refs[entity].add(4)).count == 4
