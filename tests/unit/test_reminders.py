@@ -13,9 +13,9 @@ import remora
 from remora import App, Client, HandlerFailed
 from remora.local import LocalPlatform
 from remora.storage.sqlite import SqliteStore
+from remora.testing import Fault, FaultyStore, ManualClock
 from tests import flows, platforms, things
-from tests.clock import ManualClock, until
-from tests.faults import Fault, FaultyStore
+from tests.clock import until
 from tests.flows import Alarm, Listener, Sleeper
 from tests.platforms import host_of, move
 from tests.things import GATES, RUNS
