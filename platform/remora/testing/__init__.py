@@ -8,5 +8,21 @@
 
 from remora.testing.clock import ManualClock
 from remora.testing.faults import Fault, FaultyStore
+from remora.testing.kit import EntityKit, KitClock, Outcome, Reminder
+from remora.testing.outside import Message, UnansweredCall, message
+from remora.testing.watch import EffectMismatch, RoundTripMismatch
 
-__all__ = ["Fault", "FaultyStore", "ManualClock"]
+__all__ = [
+    "EffectMismatch",
+    "EntityKit",
+    "Fault",
+    "FaultyStore",
+    "KitClock",
+    "ManualClock",
+    "Message",
+    "Outcome",
+    "Reminder",
+    "RoundTripMismatch",
+    "UnansweredCall",
+    "message",
+]
