@@ -37,16 +37,16 @@ from remora.options import EntityOptions
 Kind = Literal["event_sourced", "durable", "transient"]
 Model = type[BaseModel]
 
-REFERENCE_NAMES = frozenset({"with_options", "why", "history", "snapshot", "events"})
+REFERENCE_NAMES = frozenset({"with_options", "why", "history", "snapshot", "release_sends", "events"})
 """Names every reference or every entity's URL has; no command or query may take them."""
 _ENTITY_NAMES = frozenset(
     {
-        "id", "state", "options", "now", "ref", "emit", "apply", "send", "remind", "cancel_reminder", "on_reminder",
+        "id", "state", "options", "now", "ref", "emit", "apply", "send", "remind", "cancel_reminder", "on_reminder", "erase",
         "passivate",
     }
 )  # fmt: skip
 """What an entity has of its own: a command of that name would hide it, or be hidden by it."""
-_EFFECTS = frozenset({"emit", "send", "remind", "cancel_reminder"})
+_EFFECTS = frozenset({"emit", "send", "remind", "cancel_reminder", "erase"})
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64")
 _INT64 = range(-(2**63), 2**63)
 _SUSPICIOUS = re.compile(rb"NaN|Infinity|\d{19}")

@@ -217,8 +217,8 @@ class Store(Protocol):
         """Return how many outbox rows are undelivered and how many are parked."""
         ...
 
-    async def parked(self, limit: int) -> list[ParkedRow]:
-        """Read sends that were given up, of all shards, by entity and entry."""
+    async def parked(self, limit: int, entity: str = "") -> list[ParkedRow]:
+        """Read sends that were given up, of one entity or of all, by entity and entry."""
         ...
 
     async def due(

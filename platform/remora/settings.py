@@ -45,7 +45,7 @@ class Settings:
     """Longest pause between tries of a durable send."""
     recoveries_max: int = 256
     """Entities a host reads back from the store in one go: bounds what a failover asks of it."""
-    reminder_tick_s: float = 0.5
+    reminder_tick_s: float = 0.25
     """Seconds between looks for due reminders: their resolution."""
     hand_off_s: float = 5.0
     """Longest wait for running handlers when a shard moves."""

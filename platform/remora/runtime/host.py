@@ -20,6 +20,7 @@ from remora.clock import Clock
 from remora.contract import EntitySpec
 from remora.errors import (
     CallCycle,
+    Corrupt,
     Fenced,
     HostGone,
     NotOwner,
@@ -49,7 +50,9 @@ T = TypeVar("T")
 _json = msgspec.json.Encoder().encode
 _decode_events = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]]).decode
 HOUSEKEEPING_S = 0.25
-"""Seconds between rounds of passivation and reminders."""
+"""Seconds between rounds of passivation."""
+CORRUPT_S = 5.0
+"""Seconds after which an entity that could not be read is tried again when it is asked for."""
 SESSION_IDLE_S = 600.0
 """A client session that was silent so long is forgotten."""
 PATIENCE_MIN_S = 0.05
@@ -136,6 +139,7 @@ class Host:
         self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
         self.lease.start()
         self.spawn(self._housekeeping())
+        self.spawn(self.reminders.run())
         return self.row
 
     async def close(self) -> None:
@@ -194,9 +198,6 @@ class Host:
             await asyncio.sleep(HOUSEKEEPING_S)  # noqa: TID251 - the period of housekeeping
             try:
                 self.passivate_idle()
-                await self.reminders.fire_due()
-            except StoreUnavailable as error:
-                self.log.warning("reminders wait for the store: %s", error)
             except Exception:  # one round that fails must not be the last
                 self.log.exception("a round of housekeeping failed")
             now_s = self.clock.monotonic_s()
@@ -432,6 +433,10 @@ class Host:
             shard.passivating = [cell for cell in shard.passivating if not self._passivate(cell, now_s)]
         for cell in [c for c in self.cells.values() if now_s - c.last_used_s > c.spec.options.passivate_after_s]:
             self._passivate(cell, now_s)
+        # What could not be read may have been mended: the next command looks again.
+        for cell in [c for c in self.cells.values() if c.phase is Phase.STOPPED and isinstance(c.reason, Corrupt)]:
+            if now_s - cell.last_used_s > CORRUPT_S:
+                del self.cells[cell.key]
 
     def _passivate(self, cell: Cell, now_s: float) -> bool:
         if now_s - cell.last_used_s <= cell.spec.options.passivate_after_s or cell.phase is Phase.GONE:
@@ -468,20 +473,6 @@ class Host:
     def write_state(self, cell: Cell) -> bytes:
         """Return a state as JSON."""
         return self.check_size(f"The state of {cell.key}", cell.spec.write_state(cell.entity.state))
-
-    def snapshot(self, cell: Cell, commit: Commit) -> None:
-        """Add a snapshot to the commit, and the watermarks of durable sends as of the same entry."""
-        append = commit.append
-        if cell.spec.kind == "event_sourced":
-            try:
-                data = cell.spec.write_state(cell.entity.state)
-            except Exception as failure:  # noqa: BLE001 - whatever it raises: the events are the truth and are written
-                self.log_failure(cell, "snapshot", failure)
-                cell.snapshot_n = cell.n  # the next one is tried after as many entries again
-                return
-            append.snapshots[cell.key] = (cell.key, cell.n, cell.seq, data, 1, 2)
-        append.marks[cell.key] = (cell.key, cell.n, _json(cell.marks or {}))
-        cell.snapshot_n = cell.n
 
     def log_failure(self, cell: Cell, handler: str, failure: BaseException) -> None:
         """Write a handler's failure to the log."""

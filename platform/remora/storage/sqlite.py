@@ -379,11 +379,11 @@ class SqliteStore:
         statement = "SELECT json_array(count(*) FILTER (WHERE parked IS NULL), count(parked)) FROM outbox"
         return await self._on(self._reader, self._one, statement, (), msgspec.json.Decoder(tuple[int, int]).decode)
 
-    async def parked(self, limit: int) -> list[ParkedRow]:
+    async def parked(self, limit: int, entity: str = "") -> list[ParkedRow]:
         """Read sends that were given up."""
         statement = """SELECT json_group_array(json_array(entity, n, parked, sends)) FROM (
-            SELECT * FROM outbox WHERE parked IS NOT NULL ORDER BY entity, n LIMIT ?)"""
-        return await self._on(self._reader, self._one, statement, (limit,), _decode_parked)
+            SELECT * FROM outbox WHERE parked IS NOT NULL AND ? IN ('', entity) ORDER BY entity, n LIMIT ?)"""
+        return await self._on(self._reader, self._one, statement, (entity, limit), _decode_parked)
 
     async def due(
         self, shards: Iterable[str], until_ms: int, limit: int, after: tuple[int, str, str] = (-1, "", "")

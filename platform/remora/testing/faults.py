@@ -194,9 +194,9 @@ class FaultyStore:
         """Count undelivered and parked sends."""
         return await self._call("outbox_counts", self.inner.outbox_counts)
 
-    async def parked(self, limit: int) -> list[ParkedRow]:
+    async def parked(self, limit: int, entity: str = "") -> list[ParkedRow]:
         """Read sends that were given up."""
-        return await self._call("parked", lambda: self.inner.parked(limit))
+        return await self._call("parked", lambda: self.inner.parked(limit, entity))
 
     async def due(
         self, shards: Iterable[str], until_ms: int, limit: int, after: tuple[int, str, str] = (-1, "", "")
