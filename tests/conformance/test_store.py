@@ -15,18 +15,30 @@ from remora.journal import Append, EntryRow, Store, Want
 from remora.sharding.table import HostRow, ShardRow
 from remora.storage.memory import MemoryStore
 from remora.storage.open import open_store
+from remora.storage.postgres import PostgresStore
 from remora.storage.sqlite import SqliteStore
+from tests import postgres
 
 APP, SHARDS = "bank", 8
 HOST = HostRow(0, "host-1", node="n", machine="m", pid=7, started=1.5)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    made: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "bank.db")
+    url = await postgres.fresh_database() if request.param == "postgres" else f"sqlite:///{tmp_path / 'bank.db'}"
+    made: Store = MemoryStore() if request.param == "memory" else open_store(url)
     await made.open(APP, SHARDS)
     yield made
     await made.close()
+    if request.param == "postgres":
+        await postgres.drop_database(url)
+
+
+def another(store: Store) -> Store:
+    """Return another adapter on the same store; one in memory is its only one."""
+    if isinstance(store, SqliteStore):
+        return SqliteStore(store.path)
+    return PostgresStore(store._target._url) if isinstance(store, PostgresStore) else store
 
 
 @pytest.fixture
@@ -465,9 +477,11 @@ async def test_appends_at_the_same_time_from_two_hosts_all_arrive_once(store: St
 
 @pytest.mark.parametrize(("app", "shards", "fix"), [("shop", SHARDS, "bank"), (APP, 16, "8")])
 async def test_a_store_of_another_app_or_shard_count_is_refused_and_the_message_says_what_it_holds(
-    store: Store, tmp_path: Path, app: str, shards: int, fix: str
+    store: Store, app: str, shards: int, fix: str
 ) -> None:
-    again = store if isinstance(store, MemoryStore) else SqliteStore(tmp_path / "bank.db")
+    if isinstance(store, PostgresStore) and app != APP:
+        pytest.skip("each app has a schema of its own in a PostgreSQL database")
+    again = another(store)
 
     with pytest.raises(StoreMismatch, match=fix):
         await again.open(app, shards)
@@ -477,7 +491,7 @@ async def test_a_store_of_another_app_or_shard_count_is_refused_and_the_message_
     await store.append(await store.join(HOST), numbers([entry("a/1", 1)]))
 
 
-async def test_opening_the_same_store_again_finds_everything(store: Store, tmp_path: Path) -> None:
+async def test_opening_the_same_store_again_finds_everything(store: Store) -> None:
     host = await store.join(HOST)
     await store.write_table(await store.lead(), 3, [], {"0": ShardRow(host, 1)})
     await store.append(
@@ -492,7 +506,7 @@ async def test_opening_the_same_store_again_finds_everything(store: Store, tmp_p
         ),
     )
     await store.close()
-    again: Store = store if isinstance(store, MemoryStore) else SqliteStore(tmp_path / "bank.db")
+    again = another(store)
 
     await again.open(APP, SHARDS)
 
