@@ -295,7 +295,10 @@ class PostgresStore:
         if not wants:
             return []
         rows = await self._read(_LOAD, *zip(*wants, strict=True))
-        return [Recovered(*tuple(row)[:8], tail=self._tail(row[8])) for row in rows]
+        found = [Recovered(*tuple(row)[:-1]) for row in rows]
+        for one, row in zip(found, rows, strict=True):
+            one.tail = self._tail(row[-1])
+        return found
 
     def _tail(self, text: str | None) -> list[Tail]:
         try:
