@@ -1,6 +1,6 @@
 """What only the store on PostgreSQL has to prove: its fence under real concurrency, and a server that goes and comes."""
 
-# ruff: noqa: SLF001 - the fence is looked at from inside, and tables are broken by hand
+# ruff: noqa: ANN401, SLF001 - the driver has no types; the fence is looked at from inside
 
 import asyncio
 import sys
@@ -85,7 +85,7 @@ async def committed(store: PostgresStore, entity: str) -> list[int]:
     return [one.n for one in found.tail]
 
 
-async def waits_for_a_lock(watch: Any, sessions: int = 1) -> None:  # noqa: ANN401 - the driver has no types
+async def waits_for_a_lock(watch: Any, sessions: int = 1) -> None:
     statement = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with asyncio.timeout(5):
         while await watch.fetchval(statement) < sessions:
