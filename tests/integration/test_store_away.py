@@ -112,7 +112,7 @@ async def under_load(
     url: str, proxy: Proxy, trouble: Callable[[], Awaitable[None]]
 ) -> tuple[Load, LocalPlatform, float]:
     """Run two hosts under load through the proxy; return the load, the platform, and when the trouble was over."""
-    async with platforms.running(app, PostgresStore(proxy.url), hosts=2) as (platform, client):  # type: ignore[arg-type]
+    async with platforms.running(app, PostgresStore(proxy.url), hosts=2) as (platform, client):
         hosts = dict(platform.hosts)
         shards = {name: sorted(host.shards) for name, host in hosts.items()}
         load = Load(client)
@@ -137,9 +137,15 @@ async def under_load(
     return load, platform, over_s
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "forgets",
+    [
+        pytest.param(False, id="and_nothing_else"),
+        pytest.param(True, id="and_its_connections", marks=pytest.mark.slow),
+    ],
+)
 async def test_ten_seconds_without_the_store_lose_and_double_nothing_and_cost_no_host(
-    url: str, caplog: pytest.LogCaptureFixture
+    url: str, caplog: pytest.LogCaptureFixture, *, forgets: bool
 ) -> None:
     caplog.set_level(logging.CRITICAL, "remora")
     async with Proxy(url) as proxy:
@@ -147,6 +153,8 @@ async def test_ten_seconds_without_the_store_lose_and_double_nothing_and_cost_no
         async def black_hole() -> None:
             proxy.hold()
             await asyncio.sleep(10)  # noqa: TID251 - as long as the store is away
+            if forgets:
+                proxy.reset()
             proxy.let_go()
 
         load, _, over_s = await under_load(url, proxy, black_hole)
@@ -169,6 +177,24 @@ async def test_connections_that_break_under_load_lose_and_double_nothing_and_cos
         load, _, over_s = await under_load(url, proxy, breaks)
 
     assert min(at_s for at_s in load.at_s if at_s > over_s) - over_s < 1
+
+
+async def test_a_database_that_crashes_under_load_loses_and_doubles_nothing_and_costs_no_host(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.CRITICAL, "remora")
+    server = await asyncio.to_thread(postgres.new_server)
+    async with Proxy(server.url()) as proxy:
+
+        async def crash() -> None:
+            await asyncio.to_thread(server.stop, "immediate")
+            await asyncio.sleep(1)  # noqa: TID251 - as long as it takes to notice
+            await asyncio.to_thread(server.start)
+
+        load, _, over_s = await under_load(server.url(), proxy, crash)
+
+    assert min(at_s for at_s in load.at_s if at_s > over_s) - over_s < 1
+    await asyncio.to_thread(server.stop)
 
 
 async def test_a_slow_network_only_slows_down(url: str) -> None:
