@@ -18,17 +18,21 @@ from tests.bench.drive import Plan
 from tests.bench.http_rows import HttpRows
 from tests.bench.python_rows import PythonRows
 from tests.bench.records import Record, show, write
-from tests.bench.stage import FOLDER, Stage, stage, sync_ms
+from tests.bench.stage import FOLDER, STORES, Stage, stage, sync_ms
 
 Row = Callable[[Stage, PythonRows], AsyncIterator[Record]]
 
 ROWS: dict[str, Row] = {
     "commands.sqlite": lambda _, rows: rows.many(),
+    "commands.postgres": lambda _, rows: rows.many(),
     "commands.hot": lambda _, rows: rows.hot(),
     "latency.one": lambda _, rows: rows.one(),
     "http.commands": lambda on, _: HttpRows(on).commands(),
     "http.batch": lambda on, _: HttpRows(on).batch(),
 }
+
+ON_POSTGRES = {"commands.postgres"}
+"""Rows that are measured on PostgreSQL; the others on SQLite."""
 
 
 def main() -> None:
@@ -64,14 +68,20 @@ async def _measure(names: list[str], plan: Plan) -> None:
         Record("machine.load", load, f"on {cores} cores"),
         Record("machine.sync", disk_ms, "ms"),
     ]
-    with console.status("starting Ray and the bank") as status:
-        async with stage(plan, serving=any(name.startswith("http") for name in names)) as on:
-            rows = PythonRows(on)
-            for name in names:
-                status.update(f"measuring {name}")
-                records += [record async for record in ROWS[name](on, rows)]
-            again, repeated = on.client.retries, on.client.repeated
-            status.update("stopping Ray")
+    again = repeated = 0
+    # A cluster for each store, one after the other: two at once would measure each other.
+    for store in STORES:
+        wanted = [name for name in names if (name in ON_POSTGRES) == (store == "postgres")]
+        if not wanted:
+            continue
+        with console.status(f"starting Ray and the bank on {store}") as status:
+            async with stage(plan, store, serving=any(name.startswith("http") for name in wanted)) as on:
+                rows = PythonRows(on)
+                for name in wanted:
+                    status.update(f"measuring {name}")
+                    records += [record async for record in ROWS[name](on, rows)]
+                again, repeated = again + on.client.retries, repeated + on.client.repeated
+                status.update("stopping Ray")
     write(records, FOLDER / "results.json")
     show(records, console)
     console.print(f"Load average after: {os.getloadavg()[0]:.2f}. Commands sent again: {again}, repeats: {repeated}.")
