@@ -16,7 +16,7 @@ from remora.errors import Fenced, RemoraError, StoreMismatch, StoreUnavailable
 from remora.journal import Append, EntryRow, Want
 from remora.sharding.table import HostRow, ShardRow
 from remora.storage import postgres as adapter
-from remora.storage.open import open_store
+from remora.storage.open import open_store, visible_url
 from remora.storage.postgres import PostgresStore
 from tests import postgres
 from tests.clock import turns, until
@@ -631,3 +631,8 @@ async def test_a_closed_store_says_that_it_is_closed(store: PostgresStore) -> No
             await call()
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.open(APP, SHARDS)
+
+
+def test_what_is_recorded_of_a_url_has_no_password_and_a_name_of_a_variable_stays_as_it_is() -> None:
+    assert visible_url("postgresql://teller:hunter2@db/bank") == "postgresql://teller@db/bank"
+    assert visible_url("env:BANK_STORE") == "env:BANK_STORE"

@@ -40,3 +40,8 @@ def open_store(url: str) -> Store:
         return PostgresStore(url)
     msg = f"No store adapter for {scheme!r}: use sqlite:///PATH, postgresql://… or memory://."
     raise StoreMismatch(msg)
+
+
+def visible_url(url: str) -> str:
+    """Return a store URL as it may be shown and recorded: without a password."""
+    return url if url.startswith("env:") else open_store(url).url
