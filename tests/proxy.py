@@ -23,6 +23,8 @@ class Proxy:
         self.url = ""
         self.delay_s = 0.0
         """Added to everything that passes, in each direction."""
+        self.cut = 0
+        """Bytes to withhold from the end of what goes to the server next; then nothing passes any more."""
         self.connections = 0
         """Made so far."""
         self._open = asyncio.Event()
@@ -71,19 +73,22 @@ class Proxy:
             upper_reader, upper = await asyncio.open_connection(self._server.hostname, self._server.port)
             self._writers.add(upper)
             try:
-                await asyncio.gather(self._pass(reader, upper), self._pass(upper_reader, writer))
+                await asyncio.gather(self._pass(reader, upper, up=True), self._pass(upper_reader, writer))
             finally:
                 self._writers -= {upper}
                 upper.transport.abort()
         self._writers -= {writer}
         writer.transport.abort()
 
-    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, up: bool = False) -> None:
         with suppress(OSError):
             while data := await source.read(CHUNK):
                 await self._open.wait()
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)  # noqa: TID251 - the network that it stands for
+                if up and self.cut:
+                    data, self.cut = data[: -self.cut], 0
+                    self.hold()
                 sink.write(data)
                 await sink.drain()
         await self._open.wait()

@@ -20,6 +20,7 @@ from remora.storage.open import open_store, visible_url
 from remora.storage.postgres import PostgresStore
 from tests import postgres
 from tests.clock import turns, until
+from tests.proxy import Proxy
 
 APP, SHARDS = "bank", 8
 HOST = HostRow(0, "host-1", node="n", machine="m", pid=7, started=1.5)
@@ -180,6 +181,39 @@ async def test_nothing_of_a_host_appears_after_its_fence_however_they_race(store
         assert await committed(registry, entity) == found
         assert acknowledged == found
     await registry.close()
+
+
+async def test_a_host_that_freezes_before_the_last_bytes_of_a_commit_holds_up_its_fence_for_less_than_a_lease(
+    store: PostgresStore, url: str
+) -> None:
+    async with Proxy(url) as proxy:
+        frozen = PostgresStore(proxy.url)
+        await frozen.open(APP, SHARDS)
+        host = await store.join(HOST)
+        await frozen.append(host, entries(entry("a/1", 1)))
+        term = await store.lead()
+        proxy.cut = (
+            5  # the message that ends a statement: its rows are written, its lock is held, its commit is not asked for
+        )
+        append = asyncio.create_task(frozen.append(host, entries(entry("a/1", 2))))
+        await until(lambda: not proxy.cut)
+
+        began_s = time.perf_counter()
+        while True:
+            try:
+                await store.write_table(term, 1, [host], {})
+                break
+            except StoreUnavailable:
+                assert time.perf_counter() - began_s < 3
+        assert 0.5 < time.perf_counter() - began_s < 2, "it had to wait, and not for long"
+
+        with pytest.raises(StoreUnavailable):
+            await append
+        proxy.let_go()
+        assert await committed(store, "a/1") == [1]
+        with pytest.raises(Fenced):
+            await frozen.append(host, entries(entry("a/1", 2)))
+        await frozen.close()
 
 
 async def test_a_new_incarnation_that_is_asked_for_again_after_a_lost_answer_is_the_same(

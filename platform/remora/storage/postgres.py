@@ -36,6 +36,8 @@ from remora.storage.postgres_link import SETTINGS, LeaseLink, Link, Target
 T = TypeVar("T")
 
 SCHEMA = Path(__file__).parent / "schema" / "postgres"
+RELEASE_MIN = 14
+"""Oldest server: what the statements use is there from 13 on, and 13 is not maintained any more."""
 READERS = 3
 """Connections for reading: one that recovers many entities does not hold up the others."""
 WRITE_S = 3.0
@@ -187,6 +189,10 @@ class PostgresStore:
 
     async def _stands(self, connection: Any, app: str, shards: int) -> bool:  # noqa: ANN401 - the driver has no types
         """Return whether the schema is as this release and app want it: opening it writes nothing."""
+        release = connection.get_server_version().major
+        if release < RELEASE_MIN:
+            msg = f"{self.url} is PostgreSQL {release}: Remora needs {RELEASE_MIN} or newer."
+            raise StoreMismatch(msg)
         encoding = await connection.fetchval("SHOW server_encoding")
         if encoding != "UTF8":
             msg = f"The database of {self.url} is encoded in {encoding}: create one with ENCODING 'UTF8'."
