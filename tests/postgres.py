@@ -44,6 +44,8 @@ _SETTINGS = {
     "listen_addresses": "127.0.0.1",
 }
 
+_GUARD = 'read _; "$1" stop --mode=immediate -D "$2/data"; rm -rf "$2"'
+
 
 class Server:
     """One PostgreSQL server that this process has started.
@@ -72,6 +74,12 @@ class Server:
                   f"--pwfile={folder / 'password'}")  # fmt: skip
         with (folder / "data" / "postgresql.conf").open("a", encoding="utf-8") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in {**_SETTINGS, **settings}.items())
+        # Its input ends with this process, also when that is killed.
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, "sh", str(self._bin / "pg_ctl"), str(folder)],
+            user=self._user, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
         self.start()
 
     def url(self, database: str = "postgres", user: str = "postgres", password: str | None = None) -> str:
@@ -86,6 +94,12 @@ class Server:
     def stop(self, mode: str = "fast") -> None:
         """Stop: `fast` ends sessions in order, `immediate` is a crash."""
         self._run("pg_ctl", "stop", "--wait", f"--mode={mode}")
+
+    def delete(self) -> None:
+        """Stop, if it runs, and delete its data."""
+        if self._guard.stdin is not None:
+            self._guard.stdin.close()
+        self._guard.wait(30)
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._bin / program), "-D", str(self._folder / "data"), *arguments]
@@ -131,17 +145,10 @@ def _runs(program: Path, user: str) -> bool:
 
 
 def new_server(**settings: str) -> Server:
-    """Start a server of a test's own, stopped and deleted when the process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="remora-postgres-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    server = Server(folder, **settings)
-    atexit.register(_stop, server)
+    """Start a server of a test's own, stopped and deleted when the process ends, however it ends."""
+    server = Server(Path(tempfile.mkdtemp(prefix="remora-postgres-")), **settings)
+    atexit.register(server.delete)
     return server
-
-
-def _stop(server: Server) -> None:
-    with contextlib.suppress(AssertionError):  # a test may have stopped it
-        server.stop("immediate")
 
 
 @cache

@@ -106,7 +106,7 @@ def _store_url(kind: str) -> Iterator[str]:
         yield server.url() if server is not None else f"sqlite:///{folder / 'bank.db'}"
     finally:
         if server is not None:
-            server.stop("immediate")
+            server.delete()
         shutil.rmtree(folder, ignore_errors=True)
 
 

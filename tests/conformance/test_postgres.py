@@ -65,7 +65,7 @@ def server() -> Iterator[postgres.Server]:
     """A server to stop, start and fill up."""
     made = postgres.new_server()
     yield made
-    postgres._stop(made)
+    made.delete()
 
 
 def entry(entity: str, n: int) -> EntryRow:

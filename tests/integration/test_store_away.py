@@ -194,7 +194,7 @@ async def test_a_database_that_crashes_under_load_loses_and_doubles_nothing_and_
         load, _, over_s = await under_load(server.url(), proxy, crash)
 
     assert min(at_s for at_s in load.at_s if at_s > over_s) - over_s < 1
-    await asyncio.to_thread(server.stop)
+    await asyncio.to_thread(server.delete)
 
 
 async def test_a_slow_network_only_slows_down(url: str) -> None:
