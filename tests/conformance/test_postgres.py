@@ -232,6 +232,27 @@ async def test_a_new_incarnation_that_is_asked_for_again_after_a_lost_answer_is_
         await store.reincarnate(host)
 
 
+async def test_a_network_that_delivers_late_what_was_given_up_makes_one_new_incarnation_and_not_two(
+    store: PostgresStore, url: str
+) -> None:
+    async with Proxy(url) as proxy:
+        cut_off = PostgresStore(proxy.url)
+        await cut_off.open(APP, SHARDS)
+        host = await cut_off.reincarnate(await store.join(HOST))
+        await store.write_table(await store.lead(), 1, [], {"0": ShardRow(host, 1)})
+        proxy.hold()
+        with pytest.raises(StoreUnavailable):
+            await cut_off.reincarnate(host)
+        proxy.let_go()
+
+        successor = await cut_off.reincarnate(host)
+
+        table = await store.read_table()
+        assert list(table.hosts) == [successor]
+        assert table.shards == {"0": ShardRow(successor, 2)}
+        await cut_off.close()
+
+
 async def test_every_append_waits_for_the_disk_whatever_the_server_does_by_default(url: str) -> None:
     await postgres.execute(url, "ALTER ROLE postgres SET synchronous_commit = off")
     store = PostgresStore(url)
