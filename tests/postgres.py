@@ -172,6 +172,8 @@ async def fresh_database() -> str:
     url = await asyncio.to_thread(_server_url)
     name = f"remora_{os.getpid()}_{next(_numbers)}"
     await execute(url, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' STRATEGY wal_log")
+    if "REMORA_TEST_POSTGRES" in os.environ:  # a server of our own is deleted as a whole
+        atexit.register(lambda: asyncio.run(execute(url, f"DROP DATABASE {name} WITH (FORCE)")))
     return urlsplit(url)._replace(path=f"/{name}").geturl()
 
 

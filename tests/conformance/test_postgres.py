@@ -254,14 +254,14 @@ async def test_a_network_that_delivers_late_what_was_given_up_makes_one_new_inca
 
 
 async def test_every_append_waits_for_the_disk_whatever_the_server_does_by_default(url: str) -> None:
-    await postgres.execute(url, "ALTER ROLE postgres SET synchronous_commit = off")
+    await postgres.execute(url, "ALTER ROLE CURRENT_USER SET synchronous_commit = off")
     store = PostgresStore(url)
     await store.open(APP, SHARDS)
 
     assert store._writer is not None
     assert await store._writer.run(lambda connection: connection.fetchval("SHOW synchronous_commit")) == "on"
     await store.close()
-    await postgres.execute(url, "ALTER ROLE postgres RESET synchronous_commit")
+    await postgres.execute(url, "ALTER ROLE CURRENT_USER RESET synchronous_commit")
 
 
 async def test_settings_in_the_url_go_before_the_stores_own(url: str) -> None:
