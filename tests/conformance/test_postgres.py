@@ -420,6 +420,7 @@ async def test_what_cannot_be_opened_is_refused_soon_with_the_fix_and_without_th
     [
         "postgresql://user:hunter2/x@host/db",
         "postgresql://user:hunter2#x@host/db",
+        "postgresql://user:1?hunter2=x@host/db",
         "postgresql://user:hunter2@host:hunter2/db",
         "postgresql://user:[hunter2@host/db",
     ],

@@ -102,7 +102,7 @@ class Target:
             raise unreadable from None
         user, at, hosts = parts.netloc.rpartition("@")
         ports = [host.rpartition("]")[2].partition(":")[2] or "0" for host in hosts.split(",")]
-        if not all(port.isdecimal() for port in ports) or "@" in parts.path or parts.fragment:
+        if not all(port.isdecimal() for port in ports) or "@" in parts.path + parts.query or parts.fragment:
             raise unreadable
         name, _, password = user.partition(":")
         self._secrets = {password, unquote(password), query.get("password", "")} - {""}
