@@ -170,7 +170,7 @@ async def local(
     Args:
         app: The app.
         hosts: How many hosts, at least 1.
-        store: A store URL (``memory://``, ``sqlite:///bank.db``) or a store.
+        store: A store URL (``memory://``, ``sqlite:///bank.db``, ``postgresql://…``) or a store.
         clock: Time; the machine's by default.
 
     Raises:

@@ -23,6 +23,7 @@ from remora.cluster.record import ClusterRecord
 from remora.cluster.transport import Handle
 from remora.errors import ClusterUnreachable, StartError
 from remora.gateway.deployment import build
+from remora.storage.open import visible_url
 
 Report = Callable[[str], None]
 
@@ -78,7 +79,8 @@ def up(
         raise
     dashboard = own.dashboard_url if own is not None else ""
     pid, temp_dir = (own.pid, own.temp_dir) if own is not None else (0, "")
-    record = ClusterRecord(app.name, app_path, where, dashboard, gateway_url, url, count, pid, temp_dir)
+    shown = visible_url(url)
+    record = ClusterRecord(app.name, app_path, where, dashboard, gateway_url, shown, count, pid, temp_dir)
     records.save(record)
     return record
 

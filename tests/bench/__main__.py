@@ -20,13 +20,14 @@ from tests.bench.durability_rows import DurabilityRows
 from tests.bench.http_rows import HttpRows
 from tests.bench.python_rows import PythonRows
 from tests.bench.records import Record, show, write
-from tests.bench.stage import FOLDER, Stage, stage, sync_ms
+from tests.bench.stage import FOLDER, STORES, Stage, stage, sync_ms
 
 Row = Callable[[Stage, PythonRows], AsyncIterator[Record]]
 LocalRow = Callable[[], AsyncIterator[Record]]
 
 ROWS: dict[str, Row] = {
     "commands.sqlite": lambda _, rows: rows.many(),
+    "commands.postgres": lambda _, rows: rows.many(),
     "commands.hot": lambda _, rows: rows.hot(),
     "latency.one": lambda _, rows: rows.one(),
     "http.commands": lambda on, _: HttpRows(on).commands(),
@@ -38,6 +39,8 @@ LOCAL_ROWS: dict[str, LocalRow] = {
     "reminders": lambda: DurabilityRows(FOLDER).reminders(),
 }
 """Those that need no Ray: measured first, on their own."""
+ON_POSTGRES = {"commands.postgres"}
+"""Rows that are measured on PostgreSQL; the others on SQLite."""
 
 
 def main() -> None:
@@ -78,19 +81,21 @@ async def _measure(names: list[str], plan: Plan) -> None:
         for name in [name for name in names if name in LOCAL_ROWS]:
             status.update(f"measuring {name}")
             records += [record async for record in LOCAL_ROWS[name]()]
-        staged = [name for name in names if name in ROWS]
-        if staged:
-            records += await _on_stage(staged, plan, console, status)
+        # A cluster for each store, one after the other: two at once would measure each other.
+        for store in STORES:
+            wanted = [name for name in names if name in ROWS and (name in ON_POSTGRES) == (store == "postgres")]
+            if wanted:
+                records += await _on_stage(wanted, store, plan, console, status)
     write(records, FOLDER / "results.json")
     show(records, console)
     console.print(f"Load average after: {os.getloadavg()[0]:.2f}. Written to {FOLDER / 'results.json'}.")
 
 
-async def _on_stage(names: list[str], plan: Plan, console: Console, status: Status) -> list[Record]:
+async def _on_stage(names: list[str], store: str, plan: Plan, console: Console, status: Status) -> list[Record]:
     """Measure rows that need Ray, the bank and a client."""
     records: list[Record] = []
-    status.update("starting Ray and the bank")
-    async with stage(plan, serving=any(name.startswith("http") for name in names)) as on:
+    status.update(f"starting Ray and the bank on {store}")
+    async with stage(plan, store, serving=any(name.startswith("http") for name in names)) as on:
         rows = PythonRows(on)
         for name in names:
             status.update(f"measuring {name}")

@@ -15,7 +15,7 @@ RAW = "raw Ray actor"
 
 
 class PythonRows:
-    """``commands.sqlite``, ``commands.hot`` and ``latency.one``."""
+    """``commands.sqlite``, ``commands.postgres``, ``commands.hot`` and ``latency.one``."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -23,7 +23,7 @@ class PythonRows:
 
     async def many(self) -> AsyncIterator[Record]:
         """Durable deposits to many entities, all of them in memory."""
-        async for record in self._family("commands.sqlite", "many-", ENTITIES):
+        async for record in self._family(f"commands.{self._stage.store}", "many-", ENTITIES):
             yield record
 
     async def hot(self) -> AsyncIterator[Record]:

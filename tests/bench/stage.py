@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,9 +27,11 @@ from remora.gateway.deployment import build
 from tests.bench.drive import Measured, Plan
 from tests.bench.load import Spec
 from tests.bench.peers import endpoints, start_raw_actor
+from tests.postgres import Server
 
 APP_PATH = "entities.account:app"
 FOLDER = Path(".bench")
+STORES = ("sqlite", "postgres")
 HOSTS = max(os.cpu_count() or 1, 2)
 """As `remora up` starts them."""
 ENTITIES = 10_000
@@ -44,6 +46,8 @@ class Stage:
     """What the rows measure on."""
 
     plan: Plan
+    store: str
+    """One of STORES."""
     client: Client
     raw: Any
     """Handle of the raw Ray actor."""
@@ -88,29 +92,44 @@ class Stage:
         return Measured(**json.loads(out))
 
 
-@asynccontextmanager
-async def stage(plan: Plan, *, serving: bool) -> AsyncIterator[Stage]:
-    """Start everything on a fresh SQLite store below ``.bench/``; stop it, and delete the store, at the end."""
-    store = FOLDER / "store"
-    shutil.rmtree(store, ignore_errors=True)
-    # As `remora up`: a CPU for each host, the rest for gateway and peers.
-    # Not in a thread, here and below: whoever is interrupted while it runs could not stop what it started.
-    own = start_ray(HOSTS + 4)
+@contextlib.contextmanager
+def _store_url(kind: str) -> Iterator[str]:
+    """Give a fresh store below ``.bench/``, on this disk, and delete it at the end."""
+    folder = (FOLDER / "store").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    server: Server | None = None
     try:
-        bootstrap.join_ray(own.address)
-        url = f"sqlite:///{(store / 'bank.db').absolute()}"
-        await bootstrap.ensure_platform(APP_PATH, url, HOSTS)
-        raw = start_raw_actor()
-        await raw.deposit.remote("first", 1)
-        port = _serve(url) if serving else 0
-        async with await bootstrap.open_client(app) as client:
-            yield Stage(plan, client, raw, port)
+        if kind == "postgres":
+            # Unlike in tests, a commit waits for the disk, and the server keeps house as it does by default.
+            server = Server(folder, fsync="on", full_page_writes="on", autovacuum="on", shared_buffers="256MB")
+        yield server.url() if server is not None else f"sqlite:///{folder / 'bank.db'}"
     finally:
-        if ray.is_initialized():
-            ray.shutdown()
-        stop_ray(own.pid, own.temp_dir)
-        shutil.rmtree(own.temp_dir, ignore_errors=True)
-        shutil.rmtree(store, ignore_errors=True)
+        if server is not None:
+            server.delete()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def stage(plan: Plan, store: str, *, serving: bool) -> AsyncIterator[Stage]:
+    """Start everything on a fresh store; stop it, and delete the store, at the end."""
+    with _store_url(store) as url:
+        # As `remora up`: a CPU for each host, the rest for gateway and peers.
+        # Not in a thread, here and below: whoever is interrupted while it runs could not stop what it started.
+        own = start_ray(HOSTS + 4)
+        try:
+            bootstrap.join_ray(own.address)
+            await bootstrap.ensure_platform(APP_PATH, url, HOSTS)
+            raw = start_raw_actor()
+            await raw.deposit.remote("first", 1)
+            port = _serve(url) if serving else 0
+            async with await bootstrap.open_client(app) as client:
+                yield Stage(plan, store, client, raw, port)
+        finally:
+            if ray.is_initialized():
+                ray.shutdown()
+            stop_ray(own.pid, own.temp_dir)
+            shutil.rmtree(own.temp_dir, ignore_errors=True)
 
 
 def _serve(store: str) -> int:

@@ -6,7 +6,6 @@ The numbers are those of the scenarios that Akka's and Pekko's own suites test f
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
@@ -14,10 +13,8 @@ from pydantic import BaseModel
 import remora
 from remora import App, EntityOptions, Event, EventSourced, HandlerFailed, Settings, command, query
 from remora.errors import StoreUnavailable
-from remora.journal import Store
-from remora.storage.memory import MemoryStore
-from remora.storage.sqlite import SqliteStore
 from remora.testing import Fault, FaultyStore, ManualClock
+from remora.testing.store_suite import MakeStore
 from tests import platforms, things
 from tests.clock import until
 from tests.platforms import host_of
@@ -90,10 +87,9 @@ def _fresh() -> None:
     things.forget()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FaultyStore]:
-    inner: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "shelves.db")
-    made = FaultyStore(inner)
+@pytest.fixture
+async def store(make_store: MakeStore) -> AsyncIterator[FaultyStore]:
+    made = FaultyStore(make_store())
     yield made
     made.let_go()
 

@@ -4,7 +4,6 @@
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,9 @@ from remora.storage.sqlite import SqliteStore
 from remora.testing.store_suite import MakeStore, StoreContract
 from remora.testing.store_suite.rows import APP, HOST, SHARDS, committed, entry, numbers
 
-STORES: dict[str, Callable[[Path], MakeStore]] = {
-    "memory": lambda _: partial(lambda store: store, MemoryStore()),
-    "sqlite": lambda path: partial(SqliteStore, path / "bank.db"),
-}
-
-
-@pytest.fixture(params=STORES)
-def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
-    return STORES[request.param](tmp_path)
-
 
 class TestStores(StoreContract):
-    """Every store that Remora ships."""
+    """Every store that Remora ships, made by the fixture of this folder."""
 
     @pytest.fixture
     def make_store(self, make_store: MakeStore) -> MakeStore:

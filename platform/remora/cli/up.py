@@ -25,7 +25,9 @@ def up(
     app_path: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, for example entities.account:app.")],
     store: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Store: sqlite:///PATH, memory://, or env:NAME. Else .remora/<app>.db here."),
+        typer.Option(
+            metavar="URL", help="Store: sqlite:///PATH, postgresql://…, or env:NAME. Else .remora/<app>.db here."
+        ),
     ] = None,
     hosts: Annotated[int | None, typer.Option(min=1, max=10_000, help="Shared hosts; else one per CPU.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65_535, help="The gateway's port on this machine.")] = 8000,

@@ -264,7 +264,9 @@ class RegistryActor:
             msg = "memory:// holds state in one process, and hosts are several: use sqlite:///PATH, or remora.local without Ray."
             raise StoreMismatch(msg)
         await store.open(app.name, app.settings.shards)
-        hosts = self._hosts = RayHosts(app, self._app_path, store.url)
+        # A path as this process resolved it; any other as it was given, since what a store shows has no password.
+        url = store.url if store.url.startswith("sqlite:") else self._store_url
+        hosts = self._hosts = RayHosts(app, self._app_path, url)
         registry = hosts.registry = Registry(app, store, hosts, SystemClock())
         table = await registry.start()
         # Clients of this process must find it answering while hosts start: hosts are clients too.

@@ -8,6 +8,7 @@ from pathlib import Path
 from remora.errors import StoreMismatch
 from remora.journal import Store
 from remora.storage.memory import MemoryStore
+from remora.storage.postgres import PostgresStore
 from remora.storage.sqlite import SqliteStore
 
 
@@ -15,8 +16,9 @@ def open_store(url: str) -> Store:
     """Return the store a URL names; it still has to be opened.
 
     Args:
-        url: ``sqlite:///relative/path.db``, ``sqlite:////absolute/path.db``, ``memory://``, or
-            ``env:NAME`` for a URL that an environment variable holds (secrets stay out of files).
+        url: ``sqlite:///relative/path.db``, ``sqlite:////absolute/path.db``,
+            ``postgresql://user:password@host:port/database``, ``memory://``, or ``env:NAME`` for a URL
+            that an environment variable holds (secrets stay out of files).
 
     Raises:
         StoreMismatch: No adapter for it, or the variable is not set.
@@ -34,5 +36,12 @@ def open_store(url: str) -> Store:
     if path != url and path:
         return SqliteStore(Path(path))
     scheme = url.partition(":")[0]
-    msg = f"No store adapter for {scheme!r}: use sqlite:///PATH or memory://."
+    if scheme in {"postgresql", "postgres"} and "://" in url:
+        return PostgresStore(url)
+    msg = f"No store adapter for {scheme!r}: use sqlite:///PATH, postgresql://… or memory://."
     raise StoreMismatch(msg)
+
+
+def visible_url(url: str) -> str:
+    """Return a store URL as it may be shown and recorded: without a password."""
+    return url if url.startswith("env:") else open_store(url).url
