@@ -64,6 +64,12 @@ class Listener(Link):
         return answers
 
 
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    """Reaches into SQLite's files."""
+    return f"sqlite:///{tmp_path}/crash.db"
+
+
 def write_lock_is_held(store_url: str) -> bool:
     path = store_url.removeprefix("sqlite:///")
     with closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as other:
