@@ -18,6 +18,7 @@ from tests.crash.lives import Life, until
 from tests.crash.load import CLIENTS, Load, ask_again
 from tests.crash.witness import check, read_journal, read_rows
 
+pytestmark = pytest.mark.timeout(120)
 PROBES = 4
 DEADLINE_S = 1.0
 AGAIN_S = 10.0

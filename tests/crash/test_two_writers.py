@@ -24,6 +24,7 @@ from tests.crash.lives import Life, until
 from tests.crash.load import CLIENTS, LEDGERS, Load
 from tests.crash.witness import check_answers, read_journal, read_rows
 
+pytestmark = pytest.mark.timeout(120)
 TTL_S = app.settings.lease_ttl_s
 TAKEN_OVER_S = 6 * TTL_S
 """Within which the second process is to serve: the lease has to be seen to end, and the machine may be busy."""
