@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,12 @@ BROKEN: dict[str, tuple[type[Ledger | Purse], str]] = {
 def break_rows(store_url: str, statement: str, key: str) -> None:
     with closing(sqlite3.connect(store_url.removeprefix("sqlite:///"), isolation_level=None)) as store:
         assert store.execute(statement, (key,)).rowcount == 1
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    """Reaches into SQLite's files."""
+    return f"sqlite:///{tmp_path}/crash.db"
 
 
 @asynccontextmanager

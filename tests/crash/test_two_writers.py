@@ -24,6 +24,7 @@ from tests.crash.lives import Life, until
 from tests.crash.load import CLIENTS, LEDGERS, Load
 from tests.crash.witness import check_answers, read_journal, read_rows
 
+pytestmark = pytest.mark.timeout(120)
 TTL_S = app.settings.lease_ttl_s
 TAKEN_OVER_S = 6 * TTL_S
 """Within which the second process is to serve: the lease has to be seen to end, and the machine may be busy."""
@@ -62,6 +63,12 @@ class Listener(Link):
             error = type(decode_error(payload)).__name__ if verdict in {ERROR, REPEATED_ERROR} else ""
             self.spoken.append(Spoken(query, late, error))
         return answers
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    """Reaches into SQLite's files."""
+    return f"sqlite:///{tmp_path}/crash.db"
 
 
 def write_lock_is_held(store_url: str) -> bool:
@@ -136,9 +143,18 @@ async def test_a_writer_suspended_past_its_lease_commits_nothing_acknowledges_no
         Load(links, tmp_path / "witness-2", rng, first=SECOND) as after,
     ):
         await until(lambda: before.witness.answers > 1_000, 20.0, "the first process answers")
-        if where == "quiet":  # it has nothing to commit, and so no commit that fails
+        if where in {"quiet", "ready"}:  # it has nothing to commit, and so no commit that fails
             await before.finish()
-        await freeze(first, listeners[0], where, lives.store_url, rng)
+            await until(lambda: read_journal(lives.store_url).outbox == 0, 20.0, "all sends are delivered")
+        alone = asyncio.create_task(freeze(first, listeners[0], where, lives.store_url, rng))
+        if where == "ready":
+            # One commit, of an entity that nobody else writes: nothing but the fence keeps it out.
+            own = before.clients[0].ref(Ledger, "first").with_options(deadline_s=2 * LATER_S)
+            await asyncio.sleep(0.3)  # noqa: TID251 - the process is asked to stop at its next commit before it gets one
+            commanded = asyncio.create_task(own.add(SECOND - 100))
+            await alone
+            commanded.cancel()
+        await alone
         began_s = time.perf_counter()
         second.begin()
         await until(lambda: after.witness.answers > 500, TAKEN_OVER_S, "the second process has taken over")

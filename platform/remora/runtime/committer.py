@@ -80,6 +80,18 @@ class Committer:
                 self._task = asyncio.get_running_loop().create_task(self._run())
         return queue[-1]
 
+    def refuse_open(self, error: RemoraError) -> list[Commit]:
+        """Fail all that waits to be written and return it; its waiters are still to be told."""
+        refused = list(self._queue)
+        self._queue.clear()
+        for commit in refused:
+            commit.done = True
+        payload = error.encode()
+        for commit in refused:
+            for sink, n, _, _ in commit.answers:
+                sink.answer(n, 1, payload)
+        return refused
+
     async def flush(self) -> None:
         """Wait until all that is open now is written or has failed; what is opened meanwhile is not waited for."""
         last = self._queue[-1] if self._queue else self._writing
@@ -135,14 +147,8 @@ class Committer:
             waiter(None)
 
     async def _failed(self, commit: Commit, error: RemoraError) -> None:
-        failed = [commit, *self._queue]
-        self._queue.clear()
-        for one in failed:
-            one.done = True
-        payload = error.encode()
-        for one in failed:
-            for sink, n, _, _ in one.answers:
-                sink.answer(n, 1, payload)
+        self._queue.appendleft(commit)
+        failed = self.refuse_open(error)
         await self._on_failed(failed, error)
         for one in failed:
             for waiter in one.waiters:

@@ -113,6 +113,8 @@ class Host:
         self._steady = asyncio.Event()
         """Not set while this host takes a new incarnation."""
         self._steady.set()
+        self._outage = b""
+        """While the store takes nothing, the error that new commands get; empty otherwise."""
         self._commits_at_failure = -1
         """How many commits had been written when the last one failed."""
         self._pause_s = 0.0
@@ -325,11 +327,12 @@ class Host:
         await self._pause_between_failures()
         # The outcome may be unknown: under a new incarnation nothing late of the old one can commit.
         try:
-            self.incarnation = await self.patiently(lambda: self.store.reincarnate(self.incarnation))
+            self.incarnation = await self.patiently(lambda: self._reincarnate(commits))
         except Fenced as fenced:
             await self._commits_failed([], fenced)
             return
         finally:
+            self._outage = b""
             self._steady.set()
         self._lives.append(self.incarnation)
         self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
@@ -340,9 +343,21 @@ class Host:
             self.spawn(self._on_reincarnated())
         # What failed may have been written, durable sends included, or may have noted deliveries and was not.
         self.spawn(self.outbox.take_over(list(self.shards)))
-        for cell in touched:
+        for cell in {cell for commit in commits for cell in commit.cells}:
             if cell.phase is Phase.RECOVERING:
                 self.recovery.add(cell)
+
+    async def _reincarnate(self, failed: list[Commit]) -> int:
+        """Take a new incarnation; if the store does not give one, what waits to be written fails with the others."""
+        try:
+            return await self.store.reincarnate(self.incarnation)
+        except StoreUnavailable as error:
+            self._outage = error.encode()
+            for commit in self.committer.refuse_open(error):
+                failed.append(commit)
+                for cell in commit.cells:
+                    cell.hold()
+            raise
 
     async def _pause_between_failures(self) -> None:
         """Leave a store that fails commit after commit (a full disk) in peace, ever longer, up to a bound."""
@@ -373,12 +388,22 @@ class Host:
         """Give an ask to its entity, activating it if needed; refusals are answered at once."""
         key = entity_key(ask.type, ask.id)
         cell = self.cells.get(key)
+        if self._outage and self._stands_on_the_store(ask, cell):
+            sink.answer(ask.n, ERROR, self._outage)
+            return
         # A call by a handler is part of work taken already: what the outbox waits for may wait for it.
         new = not ask.flags & ADMITTED and not ask.chain and ask.method[:1] != "$"
         if new and (self.held or self.outbox.full):
             self._hold(ask, sink, deadline_s)
             return
         self._admit(ask, sink, deadline_s, key, cell)
+
+    @staticmethod
+    def _stands_on_the_store(ask: Ask, cell: Cell | None) -> bool:
+        """Return whether an ask is better told now that the store is away than left to its deadline."""
+        if ask.flags & ADMITTED or ask.method[:1] == "$":
+            return False
+        return bool(ask.command_id) or (cell is not None and cell.phase is Phase.RECOVERING)
 
     def _admit(self, ask: Ask, sink: Sink, deadline_s: float, key: str, cell: Cell | None) -> None:
         if cell is not None and cell.shard.accepting and ask.method[:1] != "$" and not ask.chain:

@@ -364,8 +364,8 @@ class SqliteStore:
         try:
             return self._one(statement, values, decode)
         except sqlite3.OperationalError as error:
-            # Text that is no UTF-8 (Python's own error, without a code), or JSON that is none.
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR:
+            # Text that is no UTF-8 (Python's own error, without a code), or that JSON cannot hold.
+            if hasattr(error, "sqlite_errorcode") and "JSON" not in str(error):
                 raise
             msg = f"The store {self.url} holds what cannot be read: {error}"
             raise Corrupt(msg) from error
