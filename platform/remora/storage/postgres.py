@@ -335,10 +335,11 @@ class PostgresStore:
         (row,) = await self._read("SELECT count(*) FILTER (WHERE parked IS NULL), count(parked) FROM outbox")
         return row[0], row[1]
 
-    async def parked(self, limit: int) -> list[ParkedRow]:
+    async def parked(self, limit: int, entity: str = "") -> list[ParkedRow]:
         """Read sends that were given up."""
-        statement = "SELECT entity, n, parked, sends FROM outbox WHERE parked IS NOT NULL ORDER BY entity, n LIMIT $1"
-        return [ParkedRow(*row) for row in await self._read(statement, limit)]
+        statement = """SELECT entity, n, parked, sends FROM outbox WHERE parked IS NOT NULL AND $2 IN ('', entity)
+                       ORDER BY entity, n LIMIT $1"""
+        return [ParkedRow(*row) for row in await self._read(statement, limit, entity)]
 
     async def due(
         self, shards: Iterable[str], until_ms: int, limit: int, after: tuple[int, str, str] = (-1, "", "")

@@ -159,6 +159,8 @@ class MembershipContract(OnAStore):
         self, store: Store, make_store: MakeStore, app: str, shards: int, fix: str
     ) -> None:
         again = make_store()
+        if app != APP and again.url.startswith("postgresql://"):
+            pytest.skip("each app has a schema of its own in a PostgreSQL database")
 
         with pytest.raises(StoreMismatch, match=fix):
             await again.open(app, shards)

@@ -65,7 +65,7 @@ CREATE TABLE states (
     n       bigint NOT NULL,
     seq     bigint NOT NULL,
     state   text NOT NULL,
-    version integer NOT NULL
+    version bigint NOT NULL
 ) WITH (fillfactor = 70);
 
 CREATE TABLE snapshots (
@@ -73,7 +73,7 @@ CREATE TABLE snapshots (
     n       bigint NOT NULL,
     seq     bigint NOT NULL,
     state   text NOT NULL,
-    version integer NOT NULL,
+    version bigint NOT NULL,
     PRIMARY KEY (entity, n)
 );
 
@@ -139,7 +139,8 @@ BEGIN
         DELETE FROM states s USING jsonb_array_elements(_deletions) d WHERE s.entity = d ->> 0;
         DELETE FROM reminders r USING jsonb_array_elements(_deletions) d WHERE r.entity = d ->> 0;
         DELETE FROM entries e USING jsonb_array_elements(_deletions) d
-        WHERE e.entity = d ->> 0 AND e.n <= (d ->> 2)::bigint;
+        WHERE e.entity = d ->> 0 AND e.n <= (d ->> 2)::bigint
+          AND e.n < (SELECT max(l.n) FROM entries l WHERE l.entity = e.entity); -- the next number follows the last
         UPDATE entries e SET events = NULL FROM jsonb_array_elements(_deletions) d
         WHERE e.entity = d ->> 0 AND e.n < (d ->> 1)::bigint AND e.events IS NOT NULL;
     END IF;
@@ -199,7 +200,8 @@ BEGIN
 
     IF _trims IS NOT NULL THEN
         DELETE FROM entries e USING jsonb_array_elements(_trims) t
-        WHERE e.entity = t ->> 0 AND e.n <= (t ->> 1)::bigint;
+        WHERE e.entity = t ->> 0 AND e.n <= (t ->> 1)::bigint
+          AND e.n < (SELECT max(l.n) FROM entries l WHERE l.entity = e.entity); -- the next number follows the last
     END IF;
 END $$;
 
