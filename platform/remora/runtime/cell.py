@@ -339,7 +339,7 @@ class Cell:
             (self.key, self.n, self.seq, write_events(turn.events), command_id, verdict, payload, now_ms, 0)
         )
         if state is not None:
-            append.states[self.key] = (self.key, self.n, self.seq, state, 1)
+            append.states[self.key] = (self.key, self.n, self.seq, state, self.spec.state_version)
         if clean and self.n - self.snapshot_n >= self.spec.options.snapshot_every:
             self.host.snapshot(self, commit)
         if turn.sends:

@@ -11,12 +11,12 @@ import msgspec
 from remora.errors import Corrupt, StoreUnavailable
 from remora.journal import Recovered, Want
 from remora.lifecycle import Phase, step
+from remora.schema.reading import UnreadableState, read_events, read_state
 
 if TYPE_CHECKING:
     from remora.runtime.cell import Cell
     from remora.runtime.host import Host
 
-_decode_events = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]]).decode
 _decode_marks = msgspec.json.Decoder(dict[str, int]).decode
 RETRY_S = 0.1
 """Pause before the store is read again after it did not answer, in seconds."""
@@ -30,6 +30,8 @@ class Recovery:
         self._max = recoveries_max
         self._waiting: deque[Cell] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._below: dict[str, int] = {}
+        """entity → entry of a snapshot that could not be read: an older one is to be taken"""
         self.count = 0
         """Entities recovered so far."""
 
@@ -64,7 +66,9 @@ class Recovery:
 
     async def _load(self, cells: dict[str, Cell]) -> None:
         try:
-            found = await self._host.store.load([Want(c.key, c.spec.options.dedup_window) for c in cells.values()])
+            found = await self._host.store.load(
+                [Want(c.key, c.spec.options.dedup_window, self._below.get(c.key, 0)) for c in cells.values()]
+            )
         except StoreUnavailable as error:
             self._host.log.warning("recovery waits for the store: %s", error)
             await asyncio.sleep(RETRY_S)  # noqa: TID251 - bounded pause between tries; waiting commands keep their deadlines
@@ -90,6 +94,16 @@ class Recovery:
     def _one(self, cell: Cell, recovered: Recovered) -> None:
         try:
             rebuild(cell, recovered)
+            self._below.pop(cell.key, None)
+        except UnreadableState as error:
+            if cell.spec.kind != "event_sourced":
+                self._corrupt(cell, error)
+                return
+            # The events are the truth: an older snapshot will do, or none.
+            self._host.log.warning("%s: snapshot at entry %d: %s", cell.key, recovered.state_n, error)
+            self._below[cell.key] = recovered.state_n
+            self._waiting.append(cell)
+            return
         except Exception as error:  # noqa: BLE001 - whatever a row or an apply raises, only this entity is concerned
             self._corrupt(cell, error)
             return
@@ -101,8 +115,11 @@ class Recovery:
 def rebuild(cell: Cell, recovered: Recovered) -> None:
     """Set a cell to what the store holds: snapshot, then events, then what it remembers of commands."""
     spec = cell.spec
-    cls = spec.state_type
-    state = cls() if recovered.state is None else cls.__pydantic_validator__.validate_json(recovered.state)
+    state = (
+        spec.state_type()
+        if recovered.state is None
+        else read_state(spec, recovered.state, recovered.state_version)
+    )
     entity = spec.cls()
     entity.id, entity.state = cell.id, state
     cell.entity = entity
@@ -116,12 +133,8 @@ def rebuild(cell: Cell, recovered: Recovered) -> None:
     forgotten_n = (recovered.tail[-1].n if recovered.tail else 0) - spec.options.dedup_window
     for entry in recovered.tail:
         if entry.events is not None and entry.n > recovered.state_n:
-            for name, data in _decode_events(entry.events):
-                event = spec.events.get(name)
-                if event is None:
-                    msg = f"entry {entry.n} holds the event {name!r}, which {spec.cls.__name__} does not declare"
-                    raise LookupError(msg)
-                entity.apply(event.__pydantic_validator__.validate_json(bytes(data)))
+            for event in read_events(spec, entry.events):
+                entity.apply(event)
         if entry.n == forgotten_n + 1 and forgotten_n > 0:
             cell.forgot_ms = entry.at
         # Only the outbox makes ids that end in '>' and a number.
