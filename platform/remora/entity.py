@@ -104,6 +104,7 @@ class Event(BaseModel):
         Returns:
             What the present class is to be read from; it is validated as every event is.
         """
+        del data
         msg = f"{cls.__name__} has no upcast from version {version}: define upcast(cls, data, version)."
         raise ContractError(msg)
 
@@ -274,6 +275,7 @@ class _Journaled(Entity[S], abstract=True):
         Returns:
             What the present state is to be read from; it is validated as every state is.
         """
+        del data
         msg = f"{cls.__name__} has no upcast_state from version {version}: define upcast_state(cls, data, version)."
         raise ContractError(msg)
 

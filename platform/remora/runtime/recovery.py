@@ -115,11 +115,7 @@ class Recovery:
 def rebuild(cell: Cell, recovered: Recovered) -> None:
     """Set a cell to what the store holds: snapshot, then events, then what it remembers of commands."""
     spec = cell.spec
-    state = (
-        spec.state_type()
-        if recovered.state is None
-        else read_state(spec, recovered.state, recovered.state_version)
-    )
+    state = spec.state_type() if recovered.state is None else read_state(spec, recovered.state, recovered.state_version)
     entity = spec.cls()
     entity.id, entity.state = cell.id, state
     cell.entity = entity

@@ -34,8 +34,8 @@ def split_name(written: str) -> tuple[str, int]:
     return (name, int(number)) if mark and number.isdecimal() else (written, 1)
 
 
-def has_upcast(cls: Any, method: str) -> bool:  # noqa: ANN401 - an event or an entity class
-    """Return whether a class overrides ``upcast`` or ``upcast_state``."""
+def overrides(cls: Any, method: str) -> bool:  # noqa: ANN401 - an event or an entity class
+    """Return whether a class defines a method that events or entities have from Remora."""
     defined = next((klass for klass in cls.__mro__ if method in vars(klass)), None)
     return defined is not None and defined.__module__ != "remora.entity"
 
@@ -72,7 +72,7 @@ def _older_event(spec: EntitySpec, written: str, data: bytes) -> BaseModel:
     if version > present:
         msg = f"the event {name!r} has version {version} and was written by a newer release: this one knows version {present}"
         raise UnreadableEvent(msg)
-    if not has_upcast(event, "upcast"):
+    if not overrides(event, "upcast"):
         msg = f"the event {name!r} was written in version {version}, and {event.__name__} of version {present} has no upcast: define it"
         raise UnreadableEvent(msg)
     try:
@@ -112,7 +112,7 @@ def _older_state(spec: EntitySpec, text: str | bytes, version: int) -> bytes:
     if version > present:
         msg = f"the state has version {version} and was written by a newer release: {cls.__name__} of this one knows version {present}"
         raise UnreadableState(msg)
-    if not has_upcast(cls, "upcast_state"):
+    if not overrides(cls, "upcast_state"):
         msg = f"the state was written in version {version}, and {cls.__name__} of version {present} has no upcast_state: define it"
         raise UnreadableState(msg)
     try:
@@ -130,17 +130,16 @@ def _brought_up(upcast: Upcast, data: str | bytes, version: int) -> bytes:
     """Return what an upcaster makes of old data, as JSON: dates, bytes and models in it are read as ever."""
     try:
         brought = upcast(from_json(data), version)
-        if not isinstance(brought, Mapping):
-            msg = f"it returned {type(brought).__name__}, not a dict"
-            raise _Failed(msg)
+    except Exception as error:
+        msg = f"{type(error).__name__}: {error}"
+        raise _Failed(msg) from error
+    if not isinstance(brought, Mapping):
+        msg = f"it returned {type(brought).__name__}, not a dict"
+        raise _Failed(msg)
+    try:
         return to_json(brought, inf_nan_mode="constants", bytes_mode="base64")
     except PydanticSerializationError as error:
         msg = f"what it returned cannot be written as JSON ({error})"
-        raise _Failed(msg) from error
-    except _Failed:
-        raise
-    except Exception as error:
-        msg = f"{type(error).__name__}: {error}"
         raise _Failed(msg) from error
 
 
