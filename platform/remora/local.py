@@ -16,6 +16,7 @@ from remora.client import Client
 from remora.clock import Clock, SystemClock
 from remora.errors import HostGone, NotOwner
 from remora.journal import Store
+from remora.runtime.admission import admit
 from remora.runtime.host import Host
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow, Table
@@ -48,6 +49,7 @@ class LocalPlatform:
     async def start(self, hosts: int) -> None:
         """Open the store, start the registry and that many hosts."""
         await self.store.open(self.app.name, self.app.settings.shards)
+        await admit(self.app, self.store)
         former = await self.registry.start()
         # Whoever held this store before was in a process that is gone, or in this one and closed.
         await self.registry.gone(list(former.hosts), replace=False)
@@ -162,7 +164,7 @@ async def local(
         clock: Time; the machine's by default.
 
     Raises:
-        StoreMismatch: The store cannot be opened or belongs to another app.
+        StoreMismatch: The store cannot be opened, belongs to another app, or holds what this one cannot read.
     """
     if hosts < 1:
         msg = f"local(hosts={hosts}): an app needs at least one host."
