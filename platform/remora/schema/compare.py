@@ -189,7 +189,7 @@ def _event(entity: str, name: str, version: int, schema: Json, now: Json) -> Ite
         what = f"The event was written in version {version}, and the code knows version {known}."
         yield Finding("incompatible", entity, part, "", what, f"Write version={version} or higher.")
     elif version == known:
-        for one in differences(schema, present["schema"]):
+        for one in _told(differences(schema, present["schema"])):
             kind: Literal["incompatible", "note"] = "incompatible" if one.grade == "unreadable" else "note"
             yield Finding(
                 kind, entity, part, one.path, _sentence(one), _mend(one, raise_it) if kind == "incompatible" else ""
@@ -209,26 +209,45 @@ def _event_of(name: str, now: Json) -> Json | None:
 
 
 def _state(entity: str, was: Json, now: Json) -> Iterator[Finding]:
-    present = now["state"]
-    version, known = was["version"], present["version"]
-    kept = _keeps_state(now)
-    severity: Literal["incompatible", "note"] = "incompatible" if kept else "note"
-    rebuilt = "" if kept else "Snapshots that cannot be read are made again from the events."
+    version, known = was["version"], now["state"]["version"]
+    if not _keeps_state(now):
+        yield from _snapshot(entity, was, now["state"])
+        return
     raise_it = f"write state_version = {known + 1} and define upcast_state"
     if version > known:
         what = f"The state was written in version {version}, and the code knows version {known}."
-        yield Finding(severity, entity, "state", "", what, rebuilt or f"Write state_version = {version} or higher.")
+        yield Finding("incompatible", entity, "state", "", what, f"Write state_version = {version} or higher.")
     elif version == known:
-        for one in differences(was["schema"], present["schema"]):
-            if one.grade == "note":
-                yield Finding("note", entity, "state", one.path, _sentence(one), "")
-            else:
-                yield Finding(severity, entity, "state", one.path, _sentence(one), rebuilt or _mend(one, raise_it))
-    elif not present["upcasts"]:
+        for one in _told(differences(was["schema"], now["state"]["schema"])):
+            kind: Literal["incompatible", "note"] = "note" if one.grade == "note" else "incompatible"
+            yield Finding(
+                kind, entity, "state", one.path, _sentence(one), _mend(one, raise_it) if kind != "note" else ""
+            )
+    elif not now["state"]["upcasts"]:
         what = f"The state was written in version {version}, the code has version {known} and no upcast_state."
         yield Finding(
-            severity, entity, "state", "", what, rebuilt or "Define upcast_state(cls, data, version) on the entity."
+            "incompatible", entity, "state", "", what, "Define upcast_state(cls, data, version) on the entity."
         )
+
+
+def _snapshot(entity: str, was: Json, present: Json) -> Iterator[Finding]:
+    """Compare the state of an ``EventSourced`` entity: a snapshot that is refused does no harm, one that is misread does.
+
+    A snapshot of before would give a new field its default, and not what ``apply`` makes of the events.
+    """
+    version, known = was["version"], present["version"]
+    if version != known:
+        if version > known or not present["upcasts"]:
+            what = f"Snapshots of version {version} are not read; they are made again from the events."
+            yield Finding("note", entity, "state", "", what, "")
+        return
+    for one in differences(was["schema"], present["schema"]):
+        if one.grade == "note":
+            yield Finding("note", entity, "state", one.path, _sentence(one), "")
+            continue
+        what = f"{_sentence(one)[:-1]}, and snapshots of before know nothing of that."
+        fix = f"Write state_version = {known + 1}: snapshots are then made again from the events."
+        yield Finding("incompatible", entity, "state", one.path, what, fix)
 
 
 def _command(entity: str, name: str, was: Json, now: Json | None) -> Iterator[Finding]:
@@ -240,14 +259,19 @@ def _command(entity: str, name: str, was: Json, now: Json | None) -> Iterator[Fi
         )
         yield Finding("note", entity, part, "", what, parked)
         return
-    for one in differences(was["arguments"], now["arguments"]):
+    for one in _told(differences(was["arguments"], now["arguments"])):
         what = f"{_sentence(one)[:-1]}: durable sends and clients of before may be refused."
         fix = "Give the argument a default." if one.added else "Take both forms for a while."
         yield Finding("note", entity, part, one.path, what, fix)
-    for one in differences(was["reply"], now["reply"]):
+    for one in _told(differences(was["reply"], now["reply"])):
         path = f"reply.{one.path}" if one.path else "reply"
         what = f"{_sentence(one)[:-1]}: a repeated command gets the reply recorded before."
         yield Finding("note", entity, part, path, what, "")
+
+
+def _told(found: list[Difference]) -> list[Difference]:
+    """Return the differences that matter where every value stands in the data itself: new fields have a default."""
+    return [one for one in found if one.grade != "new"]
 
 
 def _sentence(one: Difference) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Json = dict[str, Any]
-Grade = Literal["unreadable", "dropped", "note"]
+Grade = Literal["unreadable", "dropped", "new", "note"]
 
 _KNOWN = frozenset(
     {
@@ -36,7 +36,7 @@ class Difference:
 
     grade: Grade
     """``unreadable``: there may be data that is refused or read as something else. ``dropped``: a field is left
-    out in silence. ``note``: worth knowing."""
+    out in silence. ``new``: a field that old data is read without, by its default. ``note``: worth knowing."""
     path: str
     """The field, as ``days[].amount``; empty for the whole."""
     what: str
@@ -114,7 +114,7 @@ class _Walk:
                 return place, []
         tried = [(self._pair(old, new, path), place) for place, new in enumerate(news)]
         for problems, place in sorted(tried, key=lambda one: len(one[0])):
-            if all(problem.grade == "note" for problem in problems):
+            if all(problem.grade in {"new", "note"} for problem in problems):
                 return place, problems
         near = [problems for problems, place in tried if (types_of(old) or set()) & (types_of(news[place]) or set())]
         if len(near) == 1:
@@ -227,6 +227,8 @@ class _Walk:
             where = f"{path}.{name}" if path else name
             if name in new.get("required", ()):
                 found.append(Difference("unreadable", where, "the field is new and has no default", added=True))
+            elif "additionalProperties" not in old or not old["additionalProperties"]:
+                found.append(Difference("new", where, "the field is new"))
         return found + self._others(old, new, rest, path)
 
     def _field(self, old: Json, new: Json, name: str, where: str) -> list[Difference]:
