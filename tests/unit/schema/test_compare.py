@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from remora import App, Durable, EntityOptions, Event, EventSourced, Settings, Transient, command
+from remora import App, Durable, Entity, EntityOptions, Event, EventSourced, Settings, Transient, command
 from remora.schema.compare import Finding, compare, incompatible, merge
 from remora.schema.describe import describe, from_text, to_text
 from tests.unit.schema.ledgers import first, second
@@ -26,7 +26,7 @@ def event_app(
     name: str = "Before",
     drop: bool = False,
     upcasts: bool = False,
-    **keywords: Any,
+    **keywords: object,
 ) -> App:
     """An app of one entity with one event of these fields."""
     base: Any = Event
@@ -39,7 +39,7 @@ def event_app(
     class Other(Event):
         pass
 
-    class Ledger(EventSourced[Empty, (Other if drop else made) | Other]):  # type: ignore[misc, valid-type]  # made here
+    class Ledger(EventSourced[Empty, (Other if drop else made) | Other]):  # type: ignore[misc]  # made here
         def apply(self, event: Event) -> None:
             """Do nothing."""
 
@@ -51,12 +51,18 @@ class Empty(BaseModel):
 
 
 def state_app(
-    fields: dict[str, Any], *, kind: Any = Durable, version: int = 1, upcasts: bool = False, extra: Any = "ignore"
+    fields: dict[str, Any],
+    *,
+    kind: type[object] = Durable,
+    version: int = 1,
+    upcasts: bool = False,
+    extra: Literal["ignore", "forbid"] = "ignore",
 ) -> App:
     """An app of one entity with a state of these fields."""
     make: Any = create_model
     state: Any = make("Kept", __config__=ConfigDict(extra=extra), **fields)
-    base: Any = kind[state, Before] if kind is EventSourced else kind[state]
+    chosen: Any = kind
+    base: Any = chosen[state, Before] if kind is EventSourced else chosen[state]
 
     class Shelf(base):  # type: ignore[misc]  # made here
         state_version: ClassVar[int] = version
@@ -246,7 +252,7 @@ def test_an_entity_type_that_is_gone_is_incompatible_unless_it_kept_nothing() ->
     class Left(Durable[Empty]):
         pass
 
-    def one(*more: Any) -> App:
+    def one(*more: type[Entity[Any]]) -> App:
         return App("shop", entities=[Left, *more])
 
     shelf = state_app(ONE).specs["shelf"].cls
