@@ -119,7 +119,7 @@ def check(
         raise WrongUsage(msg)
     if store is not None:
         with output.progress() as report, open_to_read(store) as opened:
-            asyncio.run(_check_store(app, opened, checked, deep=deep, report=report))
+            asyncio.run(_check_store(app, opened, store, checked, deep=deep, report=report))
     _show(output, app, checked)
     if not checked.compatible:
         raise typer.Exit(exits.REJECTED)
@@ -174,18 +174,18 @@ def _check_file(app: App, path: Path, checked: Checked) -> None:
         checked.remarks.append(f"{path} is not up to date: `remora schema write` notes what has changed.")
 
 
-async def _check_store(app: App, store: Store, checked: Checked, *, deep: bool, report: Report) -> None:
+async def _check_store(app: App, store: Store, url: str, checked: Checked, *, deep: bool, report: Report) -> None:
     try:
-        report(f"reading the description in {store.url}")
+        report(f"reading the description in {url}")
         await store.open(app.name, app.settings.shards)
         kept = await store.schema()
         if kept is not None:
-            checked.add(store.url, compare(from_text(kept, f"The store {store.url}"), describe(app)))
+            checked.add(url, compare(from_text(kept, f"The store {url}"), describe(app)))
         elif not deep:
-            checked.remarks.append(f"{store.url} has no description yet: --deep reads all that it holds instead.")
+            checked.remarks.append(f"{url} has no description yet: --deep reads all that it holds instead.")
         if deep:
             checked.read = await survey(app, store, report)
-            checked.add(f"{store.url}, read", checked.read.findings())
+            checked.add(f"{url}, read", checked.read.findings())
     finally:
         await store.close()
 
