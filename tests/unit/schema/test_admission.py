@@ -153,7 +153,10 @@ async def test_a_durable_state_that_is_of_an_event_sourced_type_now_is_no_findin
     async with remora.local(app, store=store) as client:
         await ref(app, client, "memo").write("x")
 
-    class Memo(EventSourced[BaseModel, Event]):
+    class Nothing(BaseModel):
+        pass
+
+    class Memo(EventSourced[Nothing, Event]):
         pass
 
     other = App("ledgers", entities=[Memo], settings=app.settings)
