@@ -170,7 +170,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_file(app: App, path: Path, checked: Checked) -> None:
     old, new = _read(path), describe(app)
     checked.add(str(path), compare(old, new))
-    if {key: value for key, value in old.items() if key != "history"} != new:
+    if merge(old, new) != old:
         checked.remarks.append(f"{path} is not up to date: `remora schema write` notes what has changed.")
 
 

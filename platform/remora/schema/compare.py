@@ -94,10 +94,13 @@ def merge(old: Json | None, new: Json) -> Json:
         schemas = history.setdefault(entity, {}).setdefault(part, {}).setdefault(name, {}).setdefault(str(version), [])
         if schema not in schemas:
             schemas.append(schema)
-    return {
-        **{key: value for key, value in new.items() if key != "history"},
-        **({"history": history} if history else {}),
-    }
+    entities = {name: _still_deleted(old["entities"].get(name, {}), about) for name, about in new["entities"].items()}
+    return {**new, "entities": entities, **({"history": history} if history else {})}
+
+
+def _still_deleted(was: Json, now: Json) -> Json:
+    """Return ``now``, remembering that events have been deleted: its snapshots cannot be made again from them."""
+    return {**now, "events_deleted": True} if was.get("events_deleted") and "events" in now else now
 
 
 def _written(description: Json) -> Iterator[tuple[str, str, str, int, Json]]:
@@ -155,7 +158,7 @@ def _entity(name: str, was: Json, now: Json) -> Iterator[Finding]:
         what = "on_reminder is gone, and reminders that are set will come due."
         yield Finding("incompatible", name, "", "", what, "Keep an on_reminder that takes them, or ignores them.")
     if "state" in was:
-        yield from _state(name, was["state"], now)
+        yield from _state(name, was["state"], now, kept=_keeps_state(was) or _keeps_state(now))
     for event, shape in sorted(was.get("events", {}).items()):
         yield from _event(name, event, shape["version"], shape["schema"], now)
     for command, shape in sorted(was["commands"].items()):
@@ -170,7 +173,7 @@ def _history(name: str, kept: Json, now: Json) -> Iterator[Finding]:
     for versions in kept.get("states", {}).values():
         for version, schemas in versions.items():
             for schema in schemas:
-                yield from _state(name, {"version": int(version), "schema": schema}, now)
+                yield from _state(name, {"version": int(version), "schema": schema}, now, kept=True)
 
 
 def _event(entity: str, name: str, version: int, schema: Json, now: Json) -> Iterator[Finding]:
@@ -208,9 +211,9 @@ def _event_of(name: str, now: Json) -> Json | None:
     return found
 
 
-def _state(entity: str, was: Json, now: Json) -> Iterator[Finding]:
+def _state(entity: str, was: Json, now: Json, *, kept: bool) -> Iterator[Finding]:
     version, known = was["version"], now["state"]["version"]
-    if not _keeps_state(now):
+    if not kept:
         yield from _snapshot(entity, was, now["state"])
         return
     raise_it = f"write state_version = {known + 1} and define upcast_state"

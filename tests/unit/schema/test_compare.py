@@ -341,6 +341,23 @@ def test_what_earlier_releases_wrote_is_kept_and_compared_with_however_many_rele
     assert [one.part for one in incompatible(compare(kept, three))] == ["event Payment"]
 
 
+def test_where_events_are_deleted_snapshots_are_all_there_is_and_that_is_remembered() -> None:
+    def release(*, deletes: bool, version: int = 1) -> Json:
+        described = json.loads(to_text(describe(state_app({"a": (int, 0)}, kind=EventSourced, version=version))))
+        described["entities"]["shelf"]["events_deleted"] = deletes
+        return dict(described)
+
+    kept = merge(release(deletes=True), release(deletes=False))
+    raised = release(deletes=False, version=2)
+
+    assert incompatible(compare(release(deletes=False), raised)) == []
+    assert [one.fix for one in compare(release(deletes=True), raised)] == [
+        "Define upcast_state(cls, data, version) on the entity."
+    ]
+    assert compare(kept, raised) == compare(release(deletes=True), raised)
+    assert merge(kept, release(deletes=False)) == kept
+
+
 def test_a_form_that_comes_back_is_no_history_any_more() -> None:
     narrow, wide = describe(event_app()), describe(event_app({**OLD, "more": (int, 0)}))
 
