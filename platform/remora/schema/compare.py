@@ -239,8 +239,12 @@ def _snapshot(entity: str, was: Json, present: Json) -> Iterator[Finding]:
     A snapshot of before would give a new field its default, and not what ``apply`` makes of the events.
     """
     version, known = was["version"], present["version"]
-    if version != known:
-        if version > known or not present["upcasts"]:
+    if version > known:
+        what = f"Snapshots were written in version {version}, and the code knows version {known}, which may stand for another form already."
+        yield Finding("incompatible", entity, "state", "", what, f"Write state_version = {version} or higher.")
+        return
+    if version < known:
+        if not present["upcasts"]:
             what = f"Snapshots of version {version} are not read; they are made again from the events."
             yield Finding("note", entity, "state", "", what, "")
         return

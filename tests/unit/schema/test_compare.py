@@ -230,6 +230,7 @@ STATES: dict[str, tuple[App, App, str]] = {
     "sourced, a field more": (state_app(ONE, kind=EventSourced), state_app({**ONE, "b": (int, 0)}, kind=EventSourced), "incompatible: shelf, state, b: The field is new, and snapshots of before know nothing of that. Write state_version = 2: snapshots are then made again from the events."),
     "sourced, a field less": (state_app({**ONE, "b": (int, 0)}, kind=EventSourced), state_app(ONE, kind=EventSourced), "incompatible: shelf, state, b: The field is gone"),
     "sourced, raised": (state_app(ONE, kind=EventSourced), state_app({"t": (str, "")}, kind=EventSourced, version=2), "note: shelf, state: Snapshots of version 1 are not read; they are made again from the events."),
+    "sourced, lowered": (state_app(ONE, kind=EventSourced, version=2), state_app(ONE, kind=EventSourced), "incompatible: shelf, state: Snapshots were written in version 2, and the code knows version 1"),
     "sourced, a wider type": (state_app(ONE, kind=EventSourced), state_app({"a": (int | None, 0)}, kind=EventSourced), ""),
     "transient, anything": (state_app(ONE, kind=Transient), state_app({"t": (str, "")}, kind=Transient), ""),
     "another kind": (state_app(ONE), state_app(ONE, kind=EventSourced), "incompatible: shelf: It was durable and is event_sourced now, which reads nothing of what is kept."),

@@ -218,7 +218,7 @@ class Disproved(Exception):  # noqa: N818 - says what it is
     """Data of the old model is not read by a new one that was called compatible."""
 
 
-@settings(max_examples=300, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(pairs())
 def test_what_the_comparison_calls_compatible_is_read_and_says_the_same(
     drawn: tuple[type[BaseModel], type[BaseModel], dict[str, Any]],
