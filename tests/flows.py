@@ -1,6 +1,7 @@
 """Entities that reach other entities: durable sends, reminders, calls."""
 
 from datetime import timedelta
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -97,6 +98,11 @@ class Teller(EventSourced[Said, Told]):
             self.send(Listener.hear, "a", str(number))
 
     @command
+    async def tell_some(self, texts: list[str]) -> None:
+        for text in texts:
+            self.send(Listener.hear, "a", text)
+
+    @command
     async def ask_a_query(self) -> None:
         self.send(Listener.heard, "a")
 
@@ -131,6 +137,12 @@ class Relay(Durable[Heard]):
         await self.ref(Listener, who).hear(text + "!")
         self.state.items.append(text)
         return first
+
+    @command
+    async def call_at(self, who: str, name: str) -> int:
+        RUNS.append("call_at")
+        await gate(name)
+        return 1 + await self.ref(Relay, who).round_trip([])
 
     @command
     async def relay_slowly(self, who: str, text: str) -> int:
@@ -173,6 +185,10 @@ class Alarm(Durable[Rang]):
     @command
     async def wake_me(self, name: str, after: float) -> None:
         self.remind(name, after=timedelta(seconds=after))
+
+    @command
+    async def every(self, name: str, seconds: float, misfire: Literal["coalesce", "skip", "each"]) -> None:
+        self.remind(name, after=seconds, every=seconds, misfire=misfire)
 
     @command
     async def wake_me_and_raise(self, name: str, after: float) -> None:

@@ -16,7 +16,20 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,12 +37,15 @@ from remora.contract import EntitySpec, Handler, Kind, MethodName, build_spec
 from remora.errors import ContractError
 from remora.ids import check_entity_id
 from remora.options import EntityOptions
+from remora.reminder import CODES, Misfire
 
 if TYPE_CHECKING:
     from remora.contract import HandlerSpec
 
 REMINDER_NAME_MAX = 100
 """Longest name of a reminder, in characters."""
+PERIOD_MIN_S = 1.0
+"""Shortest period of a reminder, in seconds: for what happens more often, keep count in the state."""
 SENDS_MAX = 255
 """Durable sends one command may make: an entry numbers them in one byte."""
 
@@ -117,14 +133,49 @@ T = TypeVar("T", bound="Entity[Any]")
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
-def command(fn: F) -> F:
-    """Mark an ``async`` method as a command: it may change the entity and is applied once per command id."""
-    return cast("F", Handler(fn, "command"))
+RunIn = Literal["loop", "thread"]
 
 
-def query(fn: F) -> F:
-    """Mark an ``async`` method as a query: it sees every acknowledged command and changes nothing."""
-    return cast("F", Handler(fn, "query"))
+@overload
+def command(fn: F, /) -> F: ...
+@overload
+def command(*, run_in: RunIn = "loop") -> Callable[[F], F]: ...
+def command(fn: F | None = None, /, *, run_in: RunIn = "loop") -> F | Callable[[F], F]:
+    """Mark an ``async`` method as a command: it may change the entity and is applied once per command id.
+
+    Args:
+        fn: The method.
+        run_in: ``loop``: in its host's event loop, between awaits alone. ``thread``: in a thread, for code
+            that computes or blocks for longer than some milliseconds; such a method cannot await. It still
+            runs alone in its entity. At its deadline the entity goes on without it: what the thread still
+            does reaches nothing.
+    """
+    return _mark(fn, "command", run_in)
+
+
+@overload
+def query(fn: F, /) -> F: ...
+@overload
+def query(*, run_in: RunIn = "loop") -> Callable[[F], F]: ...
+def query(fn: F | None = None, /, *, run_in: RunIn = "loop") -> F | Callable[[F], F]:
+    """Mark an ``async`` method as a query: it sees every acknowledged command and changes nothing.
+
+    Args:
+        fn: The method.
+        run_in: As of ``command``.
+    """
+    return _mark(fn, "query", run_in)
+
+
+def _mark(fn: F | None, kind: Literal["command", "query"], run_in: RunIn) -> F | Callable[[F], F]:
+    if run_in not in {"loop", "thread"}:
+        msg = f"@{kind}(run_in={run_in!r}): a handler runs in 'loop' or in a 'thread'."
+        raise ContractError(msg)
+
+    def mark(fn: F) -> F:
+        return cast("F", Handler(fn, kind, in_thread=run_in == "thread"))
+
+    return mark if fn is None else mark(fn)
 
 
 class Calls(Protocol):
@@ -149,16 +200,21 @@ class Turn:
     events: list[tuple[str, bytes]] = field(default_factory=list)
     sends: list[tuple[str, str, str, bytes]] = field(default_factory=list)
     """(type, id, method, arguments)"""
-    reminders: list[tuple[str, int | None]] = field(default_factory=list)
-    """(name, due in milliseconds), due None cancels"""
+    reminders: list[tuple[str, int | None, int, int]] = field(default_factory=list)
+    """(name, due in ms, period in ms or 0, misfire policy), due None cancels"""
     passivate: bool = False
+    erase: bool = False
+    waits: dict[int, str] = field(default_factory=dict)
+    """Calls under way: ordinal → entity."""
+    broken: Exception | None = None
+    """Why it was cancelled, if not for its deadline."""
     spoiled: BaseException | None = None
     """What ``apply`` raised: the handler has failed, whether or not it catches that."""
 
     @property
     def changed(self) -> bool:
         """Whether it may no longer call others and wait."""
-        return bool(self.events or self.sends or self.reminders)
+        return bool(self.events or self.sends or self.reminders or self.erase)
 
 
 class Entity(Generic[S]):
@@ -246,6 +302,14 @@ class Entity(Generic[S]):
         """On a reference: return the entity's state as plain data."""
         raise _only_on_references(self, "snapshot()")
 
+    async def release_sends(self) -> int:
+        """On a reference: send again what was parked of this entity's durable sends; return how many that are.
+
+        A send is parked when its receiver's own code failed it ten times, or when nobody can ever
+        take it. Mend the receiver first: ``remora status`` says what each was parked for.
+        """
+        raise _only_on_references(self, "release_sends()")
+
 
 def _only_on_references(entity: Entity[Any], name: str) -> ContractError:
     return ContractError(f"{name} belongs to references: use client.ref({type(entity).__name__}, id).{name}.")
@@ -256,6 +320,14 @@ def _check_reminder_name(name: str) -> str:
         msg = f"A reminder's name is printable text of 1 to {REMINDER_NAME_MAX} characters, not {name!r}."
         raise ContractError(msg)
     return name
+
+
+def _milliseconds(name: str, what: str, duration: timedelta | float, least_s: float) -> int:
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    if not least_s <= seconds < 10**9:
+        msg = f"remind({name!r}): {what} must be between {least_s} and 10**9 seconds, not {seconds!r}."
+        raise ContractError(msg)
+    return int(seconds * 1000)
 
 
 class _Journaled(Entity[S], abstract=True):
@@ -312,24 +384,43 @@ class _Journaled(Entity[S], abstract=True):
             raise ContractError(msg)
         turn.sends.append((spec.type, check_entity_id(entity_id, spec.type), named.name, handler.bind(args, kwargs)))
 
-    def remind(self, name: str, *, after: timedelta | float) -> None:
+    def erase(self) -> None:
+        """Start over after this command: state as new, earlier events, snapshots and reminders deleted.
+
+        Sequence numbers go on, and commands of before are still recognised. Reminders and sends of
+        this command stay, and so do sends that are not delivered yet. The event that this command
+        emits last is a good place to say why.
+        """
+        self._in_command().erase = True
+
+    def remind(
+        self,
+        name: str,
+        *,
+        after: timedelta | float,
+        every: timedelta | float | None = None,
+        misfire: Literal["coalesce", "skip", "each"] = "coalesce",
+    ) -> None:
         """Set a durable timer that calls ``on_reminder(name)`` after a while, also if passivated.
+
+        It rings up to a quarter of a second late, and later still if nothing runs when it is due.
 
         Args:
             name: Tells the entity's reminders apart; setting one again replaces it.
             after: How long from now, as timedelta or seconds.
+            every: Ring again after each such period, until cancelled or set again; at least a second.
+            misfire: What becomes of periods that passed while nothing ran: ``coalesce`` rings once for
+                all of them, ``skip`` for none, ``each`` for every one. A one-shot always rings, late.
         """
         turn = self._in_command()
         _check_reminder_name(name)
-        seconds = after.total_seconds() if isinstance(after, timedelta) else float(after)
-        if not 0 <= seconds < 10**9:
-            msg = f"remind({name!r}): after must be between 0 and 10**9 seconds, not {seconds!r}."
-            raise ContractError(msg)
-        turn.reminders.append((name, turn.now_ms + int(seconds * 1000)))
+        after_ms = _milliseconds(name, "after", after, 0)
+        every_ms = 0 if every is None else _milliseconds(name, "every", every, PERIOD_MIN_S)
+        turn.reminders.append((name, turn.now_ms + after_ms, every_ms, CODES.index(Misfire(misfire))))
 
     def cancel_reminder(self, name: str) -> None:
         """Cancel a durable timer; one that does not exist is no error."""
-        self._in_command().reminders.append((_check_reminder_name(name), None))
+        self._in_command().reminders.append((_check_reminder_name(name), None, 0, 0))
 
     async def on_reminder(self, name: str) -> None:
         """Handle a due reminder; runs as a command. Override it to use ``remind``."""

@@ -8,9 +8,11 @@
     │   ├── UnknownEntity               no such entity type in this app
     │   ├── UnknownCommand              the type has no such command or query
     │   ├── PayloadTooLarge             arguments, an event or a state over the stated bound
+    │   ├── CommandIdReused             the command id stands for another command already
     │   └── TooOld                      the command id is older than the type's window
     ├── ContractError         REJECT    a class or an app breaks the programming contract
     ├── CallCycle             REJECT    a call would wait for itself; the chain is named
+    ├── NonDeterministic      REJECT    a command that was run again called others with something else than before
     ├── HandlerFailed         REJECT    the entity's own code raised; its effects vanished
     ├── Corrupt               REJECT    what the store holds for this entity cannot be read
     ├── Stopped               REJECT    supervision stopped this entity
@@ -161,6 +163,15 @@ class PayloadTooLarge(InvalidInput):
     code, status = "payload_too_large", 413
 
 
+class CommandIdReused(InvalidInput):
+    """The command id was given to another command, or the same with other arguments; nothing was applied.
+
+    Status 422 as in the IETF draft of the Idempotency-Key header.
+    """
+
+    code, status = "command_id_reused", 422
+
+
 class TooOld(InvalidInput):
     """The command id is older than the window in which repeats are recognised."""
 
@@ -177,6 +188,16 @@ class CallCycle(RemoraError):  # noqa: N818 - named in the public contract
     """A call between entities would wait for itself; the message names the chain."""
 
     code, status = "call_cycle", 409
+
+
+class NonDeterministic(RemoraError):  # noqa: N818 - named in the public contract
+    """A command that was run again, after a crash or a failure, made its n-th call with something else than before.
+
+    Its calls have ids of their own, so that a second run gets the answers of the first. Take what
+    decides about a call from state, arguments and ``self.now()``, or ask for it in an earlier call.
+    """
+
+    code, status = "non_deterministic", 500
 
 
 class HandlerFailed(RemoraError):  # noqa: N818 - states what happened

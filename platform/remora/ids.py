@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from hashlib import blake2b
+
+import msgspec
 
 from remora.errors import InvalidId
 
@@ -17,6 +20,8 @@ _WORD_BREAK = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _TIME_ORDERED = re.compile(r"^r[0-9a-v]{10}-[0-9a-v]{16}$")
 _SPACE, _DELETE = 0x20, 0x7F
 _BASE32 = "0123456789abcdefghijklmnopqrstuv"
+_decode = msgspec.json.Decoder().decode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 def snake_case(name: str) -> str:
@@ -131,3 +136,21 @@ def made_at_ms(command_id: str) -> int | None:
     if len(command_id) != 28 or _TIME_ORDERED.match(command_id) is None:  # noqa: PLR2004 - 'r' + 10 + '-' + 16
         return None
     return int(command_id[1:11], 32)
+
+
+def fingerprint(method: str, args: bytes) -> int:
+    """Return what tells one request from another: a hash of method and arguments, as signed 64 bits, never 0.
+
+    Two spellings of the same JSON values (order of names, white space) have one fingerprint; an
+    argument left out and the same one given with its default have two.
+
+    Args:
+        method: The command.
+        args: Its arguments as JSON; what is none is taken as it is written.
+    """
+    try:
+        plain = _encode_sorted(_decode(args)) if args and args != b"{}" else b"{}"
+    except (ValueError, RecursionError):
+        plain = args
+    digest = blake2b(b"%b\0%b" % (method.encode(), plain), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True) or 1

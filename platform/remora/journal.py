@@ -217,8 +217,8 @@ class Store(Protocol):
         """Return how many outbox rows are undelivered and how many are parked."""
         ...
 
-    async def parked(self, limit: int) -> list[ParkedRow]:
-        """Read sends that were given up, of all shards, by entity and entry."""
+    async def parked(self, limit: int, entity: str = "") -> list[ParkedRow]:
+        """Read sends that were given up, of one entity or of all, by entity and entry."""
         ...
 
     async def due(
@@ -252,7 +252,7 @@ class Store(Protocol):
         ...
 
     def renew(self, incarnation: int, at_s: float) -> None:
-        """Renew a lease as of ``at_s``. Blocking; called from the host's own lease thread."""
+        """Renew a lease as of ``at_s`` if ``incarnation`` stands (``Fenced``). Blocking; for the host's lease thread."""
         ...
 
     async def leases(self) -> dict[int, float]:

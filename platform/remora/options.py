@@ -17,6 +17,12 @@ class EntityOptions:
     """Idle seconds after which an entity leaves memory (Akka's default)."""
     snapshot_every: int = 100
     """Entries between snapshots: bounds what a recovery replays."""
+    snapshot_bytes: int = 256 * 1024
+    """Bytes of events after which there is a snapshot even before ``snapshot_every``: a page that a store reads at once."""
+    snapshots_kept: int = 2
+    """Snapshots kept per ``EventSourced`` entity: one more than needed, should the newest not be readable."""
+    delete_events: bool = False
+    """Delete events that are older than all snapshots kept and than the dedup window. Off: the journal is the history."""
     mailbox_max: int = 1024
     """Waiting commands and queries per entity before ``Overloaded``."""
     dedup_window: int = 1000
@@ -34,7 +40,16 @@ class EntityOptions:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in ("passivate_after_s", "snapshot_every", "mailbox_max", "dedup_window", "dedup_age_s", "deadline_s"):
+        for name in (
+            "passivate_after_s",
+            "snapshot_every",
+            "snapshot_bytes",
+            "snapshots_kept",
+            "mailbox_max",
+            "dedup_window",
+            "dedup_age_s",
+            "deadline_s",
+        ):
             if not getattr(self, name) > 0:
                 msg = f"EntityOptions.{name} must be above 0, not {getattr(self, name)!r}."
                 raise ValueError(msg)

@@ -50,7 +50,7 @@ class Reference:
         handler = self._spec.handlers.get(name)
         if handler is None:
             have = ", ".join(sorted(self._spec.handlers))
-            msg = f"A reference to {self._spec.cls.__name__} has {have}, with_options, why, history and snapshot; not {name!r}."
+            msg = f"A reference to {self._spec.cls.__name__} has {have}, with_options, why, history, snapshot and release_sends; not {name!r}."
             raise AttributeError(msg)
 
         async def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - typed by the entity class
@@ -90,6 +90,10 @@ class Reference:
     async def snapshot(self) -> dict[str, Any]:
         """Return the entity's state as plain data."""
         return await self._built_in("$state", b"{}")  # type: ignore[no-any-return]  # JSON
+
+    async def release_sends(self) -> int:
+        """Send again what was parked; return how many sends that are."""
+        return await self._built_in("$release", b"{}")  # type: ignore[no-any-return]  # JSON
 
     def __repr__(self) -> str:
         """Return ``<ref account/alice>``."""

@@ -13,14 +13,17 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from rich.console import Console
+from rich.status import Status
 
 from tests.bench.drive import Plan
+from tests.bench.durability_rows import DurabilityRows
 from tests.bench.http_rows import HttpRows
 from tests.bench.python_rows import PythonRows
 from tests.bench.records import Record, show, write
 from tests.bench.stage import FOLDER, Stage, stage, sync_ms
 
 Row = Callable[[Stage, PythonRows], AsyncIterator[Record]]
+LocalRow = Callable[[], AsyncIterator[Record]]
 
 ROWS: dict[str, Row] = {
     "commands.sqlite": lambda _, rows: rows.many(),
@@ -30,17 +33,24 @@ ROWS: dict[str, Row] = {
     "http.batch": lambda on, _: HttpRows(on).batch(),
 }
 
+LOCAL_ROWS: dict[str, LocalRow] = {
+    "recovery": lambda: DurabilityRows(FOLDER).recovery(),
+    "reminders": lambda: DurabilityRows(FOLDER).reminders(),
+}
+"""Those that need no Ray: measured first, on their own."""
+
 
 def main() -> None:
     """Measure the rows asked for."""
+    names = [*LOCAL_ROWS, *ROWS]
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", metavar="NAME", action="append", choices=[*ROWS], help=f"one of {', '.join(ROWS)}")
+    parser.add_argument("--only", metavar="NAME", action="append", choices=names, help=f"one of {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="1.5 s per measurement instead of 5: a look, not a result")
     parser.add_argument("--seconds", type=float, help="seconds per measurement")
     options = parser.parse_args()
     seconds = options.seconds or (1.5 if options.quick else 5.0)
     signal.signal(signal.SIGTERM, _stop)
-    asyncio.run(_measure(options.only or list(ROWS), Plan(warm_up_s=min(1.0, seconds / 5), seconds=seconds)))
+    asyncio.run(_measure(options.only or names, Plan(warm_up_s=min(1.0, seconds / 5), seconds=seconds)))
 
 
 def _stop(number: int, _: object) -> NoReturn:
@@ -64,18 +74,30 @@ async def _measure(names: list[str], plan: Plan) -> None:
         Record("machine.load", load, f"on {cores} cores"),
         Record("machine.sync", disk_ms, "ms"),
     ]
-    with console.status("starting Ray and the bank") as status:
-        async with stage(plan, serving=any(name.startswith("http") for name in names)) as on:
-            rows = PythonRows(on)
-            for name in names:
-                status.update(f"measuring {name}")
-                records += [record async for record in ROWS[name](on, rows)]
-            again, repeated = on.client.retries, on.client.repeated
-            status.update("stopping Ray")
+    with console.status("") as status:
+        for name in [name for name in names if name in LOCAL_ROWS]:
+            status.update(f"measuring {name}")
+            records += [record async for record in LOCAL_ROWS[name]()]
+        staged = [name for name in names if name in ROWS]
+        if staged:
+            records += await _on_stage(staged, plan, console, status)
     write(records, FOLDER / "results.json")
     show(records, console)
-    console.print(f"Load average after: {os.getloadavg()[0]:.2f}. Commands sent again: {again}, repeats: {repeated}.")
-    console.print(f"Written to {FOLDER / 'results.json'}.")
+    console.print(f"Load average after: {os.getloadavg()[0]:.2f}. Written to {FOLDER / 'results.json'}.")
+
+
+async def _on_stage(names: list[str], plan: Plan, console: Console, status: Status) -> list[Record]:
+    """Measure rows that need Ray, the bank and a client."""
+    records: list[Record] = []
+    status.update("starting Ray and the bank")
+    async with stage(plan, serving=any(name.startswith("http") for name in names)) as on:
+        rows = PythonRows(on)
+        for name in names:
+            status.update(f"measuring {name}")
+            records += [record async for record in ROWS[name](on, rows)]
+        console.print(f"Commands sent again: {on.client.retries}, repeats: {on.client.repeated}.")
+        status.update("stopping Ray")
+    return records
 
 
 if __name__ == "__main__":

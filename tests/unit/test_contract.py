@@ -139,7 +139,7 @@ def test_an_annotation_that_names_nothing_is_refused_when_the_app_is_made() -> N
         App("shop", entities=[Till])
 
 
-@pytest.mark.parametrize("name", ["with_options", "why", "history", "snapshot", "_hidden"])
+@pytest.mark.parametrize("name", ["with_options", "why", "history", "snapshot", "release_sends", "_hidden"])
 def test_names_that_references_keep_are_refused_as_handlers(name: str) -> None:
     async def fn(self) -> None: ...
 

@@ -2,19 +2,23 @@
 
 # ruff: noqa: SLF001 - looks are made by hand, without the housekeeping
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 import remora
 from remora import App, Client, HandlerFailed
+from remora.journal import ReminderRow
 from remora.local import LocalPlatform
+from remora.runtime import reminders
+from remora.storage.memory import MemoryStore
 from remora.storage.sqlite import SqliteStore
 from tests import flows, platforms, things
-from tests.clock import ManualClock, until
+from tests.clock import ManualClock, turns, until
 from tests.faults import Fault, FaultyStore
 from tests.flows import Alarm, Listener, Sleeper
 from tests.platforms import host_of, move
@@ -43,6 +47,12 @@ async def look(platform: LocalPlatform) -> None:
     for host in list(platform.hosts.values()):
         await host.reminders.fire_due()
     await until(lambda: not any(host.reminders._firing for host in platform.hosts.values()))
+
+
+async def until_async(rang: Callable[[], Awaitable[list[str]]], count: int) -> None:
+    async with asyncio.timeout(5):
+        while len(await rang()) < count:
+            await turns(1)
 
 
 async def test_a_reminder_rings_when_it_is_due_and_not_before() -> None:
@@ -152,11 +162,145 @@ async def test_a_reminder_whose_handler_fails_rings_again() -> None:
         await look(platform)
         assert (await alarm.rang(), RUNS) == ([], ["bad"])
 
+        await look(platform)
+        assert RUNS == ["bad"], "It is left in peace for a while."
+
         GATES["mend"].set()
+        clock.advance(0.5)
         await look(platform)
         await look(platform)
 
         assert (await alarm.rang(), RUNS) == (["bad"], ["bad", "bad"])
+
+
+async def test_reminders_whose_handlers_fail_do_not_hold_up_those_behind_them() -> None:
+    clock = ManualClock()
+    async with running(clock) as (platform, client):
+        bad = [client.ref(Alarm, f"bad-{n}") for n in range(reminders.FIRE_MAX + 10)]
+        await asyncio.gather(*(alarm.wake_me("bad", 1) for alarm in bad))
+        await client.ref(Alarm, "good").wake_me("tea", 2)
+        clock.advance(3)
+        await look(platform)
+
+        assert await client.ref(Alarm, "good").rang() == ["tea"]
+
+
+async def test_thousands_that_come_due_at_once_all_ring_once_and_no_more_than_the_bound_at_a_time() -> None:
+    clock = ManualClock()
+    count = 3 * reminders.IN_FLIGHT_MAX
+    async with running(clock) as (platform, client):
+        alarms = [client.ref(Alarm, f"a{n}") for n in range(count)]
+        await asyncio.gather(*(alarm.wake_me("tea", n % 7) for n, alarm in enumerate(alarms)))
+        host = host_of(platform, "alarm/a0")
+        dispatch, most = host.dispatch, 0
+
+        def counted(*args: Any) -> None:  # noqa: ANN401 - passed on
+            nonlocal most
+            most = max(most, len(host.reminders._firing))
+            dispatch(*args)
+
+        host.dispatch = counted  # type: ignore[method-assign, assignment]  # to look in
+        clock.advance(10)
+        await look(platform)
+        host.dispatch = dispatch  # type: ignore[method-assign]
+
+        assert ["tea"] * count == RUNS
+        assert most <= reminders.IN_FLIGHT_MAX + reminders.FIRE_MAX
+        assert await host.store.due(list(host.shards), 2**60, 1) == []
+
+
+@pytest.mark.parametrize(
+    ("misfire", "rung", "following"),
+    [("coalesce", 1, 60), ("skip", 0, 60), ("each", 5, 60)],
+)
+async def test_a_periodic_reminder_whose_periods_passed_while_nothing_rang_does_as_its_policy_says(
+    misfire: Literal["coalesce", "skip", "each"], rung: int, following: int
+) -> None:
+    clock = ManualClock()
+    async with running(clock) as (platform, client):
+        await client.ref(Alarm, "a").every("beat", 10, misfire)
+        clock.advance(50)
+        for _ in range(7):
+            await look(platform)
+        assert await client.ref(Alarm, "a").rang() == ["beat"] * rung
+
+        clock.advance(following - 50 - 0.1)
+        await look(platform)
+        assert await client.ref(Alarm, "a").rang() == ["beat"] * rung
+        clock.advance(0.2)
+        await look(platform)
+        assert await client.ref(Alarm, "a").rang() == ["beat"] * (rung + 1)
+
+
+async def test_a_periodic_reminder_rings_on_across_crashes_and_moves_until_it_is_cancelled() -> None:
+    clock = ManualClock()
+    async with running(clock, hosts=2) as (platform, client):
+        alarm = client.ref(Alarm, "a")
+        await alarm.every("beat", 10, "coalesce")
+        for n in range(1, 6):
+            clock.advance(10)
+            if n == 2:
+                await platform.crash(host_of(platform, "alarm/a").name)
+            if n == 4:
+                await move(platform, "alarm/a")
+            await look(platform)
+            await until_async(alarm.rang, n)
+        await alarm.never_mind("beat")
+        clock.advance(100)
+        await look(platform)
+
+        assert await alarm.rang() == ["beat"] * 5
+
+
+async def test_a_periodic_reminder_does_not_drift_when_it_rings_late() -> None:
+    clock = ManualClock()
+    async with running(clock) as (platform, client):
+        await client.ref(Alarm, "a").every("beat", 10, "coalesce")
+        clock.advance(13)
+        await look(platform)
+        host = host_of(platform, "alarm/a")
+
+        (row,) = await host.store.due(list(host.shards), 2**60, 10)
+
+        assert row.due == 1_357_000_000_000 + 20_000
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+async def test_a_reminder_that_is_cancelled_or_set_anew_when_it_is_about_to_ring_does_not_ring(periodic: bool) -> None:  # noqa: FBT001 - a parameter of the table
+    clock, store = ManualClock(), MemoryStore()
+    async with running(clock, store) as (platform, client):
+        alarms = [client.ref(Alarm, name) for name in ("cancelled", "anew")]
+        for alarm in alarms:
+            await (alarm.every("x", 10, "coalesce") if periodic else alarm.wake_me("x", 10))
+        clock.advance(11)
+        read = store.due
+
+        async def read_before_they_change(*args: Any) -> list[ReminderRow]:  # noqa: ANN401 - passed on
+            rows = await read(*args)
+            await alarms[0].never_mind("x")
+            await alarms[1].wake_me("x", 100)
+            host_of(platform, "alarm/a").passivate_idle()
+            return rows
+
+        store.due = read_before_they_change  # type: ignore[method-assign, assignment]
+        await look(platform)
+        store.due = read  # type: ignore[method-assign]
+        await look(platform)
+        assert [await alarm.rang() for alarm in alarms] == [[], []]
+
+        clock.advance(101)
+        await look(platform)
+        await look(platform)
+        assert [await alarm.rang() for alarm in alarms] == [[], ["x"]]
+
+
+async def test_a_period_below_a_second_or_a_policy_that_does_not_exist_fails_the_command() -> None:
+    async with running(ManualClock()) as (_, client):
+        for period, policy in ((0.5, "coalesce"), (10**9, "each"), (10, "sometimes")):
+            with pytest.raises(
+                remora.RemoraError, match=r"every must be between|after must be between|Input should be"
+            ):
+                await client.ref(Alarm, "a").every("beat", period, policy)  # type: ignore[arg-type]  # that is the point
 
 
 @pytest.mark.parametrize("fault", list(Fault))

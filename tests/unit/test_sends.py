@@ -214,6 +214,52 @@ async def test_a_send_that_keeps_failing_is_parked_after_ten_tries_and_those_beh
         assert await client.ref(Listener, "a").heard() == ["two"]
 
 
+async def test_parked_sends_are_listed_with_what_was_to_be_sent_and_delivered_once_when_they_are_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("remora.client.RESEND_MAX_S", 0.005)
+    async with running(hosts=2) as (platform, client):
+        teller = client.ref(Teller, "t")
+        await teller.tell(["a", "b", "c"], "bad one")
+        await teller.tell(["a"], "two")
+        await outbox_is_empty(platform, parked=1)
+        status = await platform.registry.status()
+        assert [(row["entity"], [send[1] for send in row["sends"]]) for row in status["parked"]] == [
+            ("teller/t", ["a", "b", "c"])
+        ]
+        assert "listener/" in status["parked"][0]["reason"]
+
+        GATES["mend"].set()
+        await platform.crash(host_of(platform, "teller/t").name)
+        first, second = await asyncio.gather(teller.release_sends(), teller.release_sends())
+        await outbox_is_empty(platform)
+
+        assert sorted((first, second)) == [0, 3]
+        assert await client.ref(Listener, "a").heard() == ["two", "bad one"]
+        assert await client.ref(Listener, "b").heard() == ["bad one"]
+        assert await teller.release_sends() == 0
+
+
+async def test_only_the_sends_of_a_command_that_failed_are_parked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remora.client.RESEND_MAX_S", 0.005)
+    async with running() as (platform, client):
+        await client.ref(Teller, "t").pass_on("a", "r", "fine")
+        await client.ref(Teller, "t").tell(["a"], "bad")
+        await client.ref(Teller, "t").tell_some(["fine too", "bad as well", "and fine"])
+        await outbox_is_empty(platform, parked=2)
+        rows = await platform.store.parked(10, "teller/t")
+        assert [row.n for row in rows] == [2, 3]
+        assert "bad as well" in rows[1].sends
+        assert "fine" not in rows[1].sends
+        assert await platform.store.parked(10, "teller/other") == []
+
+        GATES["mend"].set()
+        assert await client.ref(Teller, "t").release_sends() == 2
+        await outbox_is_empty(platform)
+
+        assert await client.ref(Listener, "a").heard() == ["fine", "fine too", "and fine", "bad", "bad as well"]
+
+
 async def test_a_send_with_wrong_arguments_is_parked_at_once_with_its_reason(tmp_path: Path) -> None:
     class Teller(remora.Durable[flows.Said]):
         @remora.command

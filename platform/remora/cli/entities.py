@@ -139,6 +139,24 @@ def why(
         _remark_memory(output, type_, answer)
 
 
+def release(
+    context: typer.Context,
+    type_: Type,
+    id_: Id,
+    deadline: Deadline = None,
+    gateway: Gateway = None,
+    app: RunningApp = None,
+    json_: Json = False,
+) -> None:
+    """Send again what was parked of an entity's durable sends; `remora status` lists those."""
+    output = output_of(context, as_json=json_)
+    _check_deadline(deadline)
+    client = GatewayClient(gateway_url(gateway, app))
+    answer = client.ask("POST", entity_path(type_, id_) + "/release_sends", body="{}", deadline_s=deadline)
+    output.document(answer.value)
+    output.remark(f"{answer.value} sends of {type_}/{id_} are on their way again.")
+
+
 def _read(path: str, gateway: str | None, app: str | None, deadline_s: float | None, **params: str) -> Answer:
     _check_deadline(deadline_s)
     return GatewayClient(gateway_url(gateway, app)).ask("GET", path, params=params, deadline_s=deadline_s)

@@ -12,7 +12,7 @@ import typer
 
 from remora.cli import exits
 from remora.cli.down import down
-from remora.cli.entities import call, events, state, why
+from remora.cli.entities import call, events, release, state, why
 from remora.cli.exits import WrongUsage
 from remora.cli.options import Json, output_of
 from remora.cli.output import Output
@@ -42,7 +42,7 @@ def _register(panel: str, *commands: Callable[..., None], **settings: bool) -> N
 
 _register("The platform", up, down, status)
 _register("Entities", call, ignore_unknown_options=True)  # they are the method's arguments
-_register("Entities", state, events, why)
+_register("Entities", state, events, why, release)
 
 schema = typer.Typer(
     name="schema",

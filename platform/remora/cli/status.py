@@ -41,6 +41,13 @@ def show_status(output: Output, found: Mapping[str, Any]) -> None:
     columns = ["name", "node", "pid", "incarnation", "shards", *counters]
     rows = [[host.get(column) for column in columns] for host in hosts]
     output.table(columns, rows, title=f"app {found.get('app', '')}")
+    parked: list[dict[str, Any]] = found.get("parked", [])
+    if parked:
+        columns = ["sender", "sends", "reason"]
+        sent = [
+            [row["entity"], ", ".join(f"{s[0]}/{s[1]}.{s[2]}" for s in row["sends"]), row["reason"]] for row in parked
+        ]
+        output.table(columns, sent, title="parked sends: mend the reason, then `remora release TYPE ID` of the sender")
     about = {
         "gateway": found.get("gateway"),
         "dashboard": found.get("dashboard"),

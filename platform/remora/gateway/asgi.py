@@ -203,6 +203,10 @@ class Gateway:
             handler = routes.handlers.get(name)
             if handler is None and name in _BUILT_IN:
                 raise not_allowed(scope, "GET")
+            if handler is None and name == b"release_sends":
+                headers = dict(scope["headers"])
+                check_origin(headers)
+                return await self._read(client, routes, "$release", target, headers, _NO_BODY)
             return await self._post(client, routes, target, handler or routes.handler(name), scope, receive)
         if method not in _READS:
             raise not_allowed(scope, *routes.allowed(name))

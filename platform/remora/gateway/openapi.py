@@ -143,6 +143,9 @@ def _entity_paths(spec: EntitySpec, schemas: _Schemas) -> Json:
     base = f"/v1/{spec.type}/{{id}}"
     paths: Json = {
         base: {"get": _read(spec, "state", "The state", schemas.get(spec, "", "serialization"))},
+        f"{base}/release_sends": {
+            "post": _read(spec, "release_sends", "Send parked durable sends again", {"type": "integer"})
+        },
         f"{base}/why": {"get": _read(spec, "why", "What the entity does or waits for", {"type": "object"})},
     }
     if spec.kind == "event_sourced":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,6 +21,7 @@ from remora.errors import (
     DeadlineExceeded,
     HandlerFailed,
     InvalidInput,
+    NonDeterministic,
     NotOwner,
     OutOfOrder,
     Overloaded,
@@ -27,14 +29,14 @@ from remora.errors import (
     Rejected,
     RemoraError,
     Stopped,
-    TooOld,
     Unavailable,
     Verdict,
 )  # fmt: skip
-from remora.ids import made_at_ms
+from remora.ids import fingerprint
 from remora.lifecycle import Phase, step
-from remora.messages import ERROR, FIRST, REMINDER, REPEATED, SEND, STALE, VALUE, Ask
+from remora.messages import ERROR, REMINDER, SEND, STALE, VALUE, Ask
 from remora.runtime import image as images
+from remora.runtime import snapshots, window
 from remora.runtime.committer import Commit, Sink
 from remora.supervision import Decision, Directive, decide
 
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from remora.runtime.shard import Shard
 
 _json = msgspec.json.Encoder().encode
-_OK = b"null"
 _PUMP_MAX = 128
 """Handlers run in one go before the loop gets its turn."""
 GRACE_S = 0.5
@@ -57,9 +58,9 @@ class Cell:
     """One activation of an entity on this host."""
 
     __slots__ = (
-        "busy_since_s", "commit", "entity", "failures_s", "forgot_ms", "host", "id", "key", "lanes", "last_used_s", "mailbox",
-        "marks", "marks_n", "n", "phase", "pumping", "reason", "seq", "shard", "snapshot_n", "spec", "task", "turn",
-        "window",
+        "busy_since_s", "commit", "entity", "failures_s", "forgot_ms", "host", "id", "kept", "key", "lanes",
+        "last_used_s", "mailbox", "marks", "n", "phase", "pumping", "reason", "reminders", "seq", "shard", "snapshot_n", "spec",
+        "tail_bytes", "task", "turn", "window",
     )  # fmt: skip
 
     def __init__(self, host: Host, shard: Shard, spec: EntitySpec, entity_id: str, key: str) -> None:
@@ -76,15 +77,21 @@ class Cell:
         self.n = 0
         self.seq = 0
         self.snapshot_n = 0
+        """Entry of the last snapshot."""
+        self.tail_bytes = 0
+        """Bytes of events since then."""
+        self.kept: tuple[int, ...] = ()
+        """Entries of the snapshots known to be kept, oldest first."""
         self.marks: dict[str, int] | None = None
         """Last applied durable send per sending entity."""
-        self.marks_n = 0
         self.lanes: dict[str, int] | None = None
         """Last accepted number per lane."""
-        self.window: dict[str, tuple[int, bytes, int]] = {}
-        """Recorded answers: command id → (verdict, payload, wall clock in ms), oldest first."""
+        self.window: dict[str, window.Decided] = {}
+        """Recorded answers by command id, oldest first."""
         self.forgot_ms = 0
         """When the newest command that the window does not hold any more was applied; 0 while it holds all."""
+        self.reminders: dict[str, int | None] | None = None
+        """Reminders set (due in ms) and cancelled since it was read back."""
         self.commit: Commit | None = None
         """The commit that holds its latest entry."""
         self.task: asyncio.Task[Any] | None = None
@@ -168,8 +175,12 @@ class Cell:
             self._built_in(ask, sink)
             return
         try:
+            if ask.flags & REMINDER and not host.reminders.admit(self, ask):
+                self.answer(sink, ask.n, VALUE, b"null")
+                return
             handler = self._handler(ask)
-            if not handler.is_query and self._repeated(ask, sink):
+            if not handler.is_query and (decided := window.recall(self, ask)) is not None:
+                self.answer(sink, ask.n, *decided)
                 return
             args, kwargs = handler.parse(ask.args)
         except RemoraError as error:
@@ -202,13 +213,18 @@ class Cell:
             self._run_through(item, handler, turn, image, coroutine)
 
     def _run_through(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, coroutine: Any) -> None:  # noqa: ANN401 - opaque
+        running = self.host.running
+        running.entity, running.method, running.turns = self.key, handler.name, running.turns + 1
         try:
             coroutine.send(None)
         except StopIteration as stop:
+            running.entity = ""
             self._complete(item, handler, turn, image, stop.value)
         except (Exception, SystemExit, asyncio.CancelledError) as failure:  # noqa: BLE001 - supervision decides about every failure
+            running.entity = ""
             self._failed(item, handler, turn, image, failure)
         else:
+            running.entity = ""
             coroutine.close()
             self._failed(item, handler, turn, image, RuntimeError(f"{handler.name} suspended without an await."))
 
@@ -221,7 +237,8 @@ class Cell:
         self.turn = (item, handler, turn)
         self.busy_since_s = self.host.clock.monotonic_s()
         loop = self.host.loop
-        task = self.task = loop.create_task(_contained(coroutine), name=f"{self.key}.{handler.name}")
+        work = self.host.in_thread(coroutine) if handler.in_thread else coroutine
+        task = self.task = loop.create_task(_contained(work), name=f"{self.key}.{handler.name}")
 
         def overdue() -> None:
             task.cancel()
@@ -232,52 +249,35 @@ class Cell:
         def finished(task: asyncio.Task[Any]) -> None:
             for timer in timers:
                 timer.cancel()
-            coroutine.close()  # a task that was cancelled before its first step has not begun it
+            with suppress(ValueError):  # a thread may run it still
+                coroutine.close()  # a task that was cancelled before its first step has not begun it
             if self.task is not task:
                 task.cancelled() or task.exception()  # the activation went on without it; its caller was told
                 return
             self.task = self.turn = None
-            if task.cancelled():
-                msg = f"{self.key}.{handler.name} did not end before its deadline; it left no effect."
-                self._failed(
-                    item, handler, turn, image, DeadlineExceeded(msg, entity=self.key, command_id=turn.command_id)
-                )
-            elif (failure := task.exception()) is not None:
-                self._failed(item, handler, turn, image, failure)
-            else:
-                self._complete(item, handler, turn, image, task.result())
+            self._finished(task, item, handler, turn, image)
             if not self.pumping:
                 self.pump()
 
         task.add_done_callback(finished)
+
+    def _finished(self, task: asyncio.Task[Any], item: Item, handler: HandlerSpec, turn: Turn, image: Any) -> None:  # noqa: ANN401 - opaque
+        if task.cancelled():
+            msg = f"{self.key}.{handler.name} did not end before its deadline; it left no effect."
+            late = DeadlineExceeded(msg, entity=self.key, command_id=turn.command_id)
+            self._failed(item, handler, turn, image, turn.broken or late)
+            if handler.in_thread:
+                self.restart()  # the thread goes on, with a state that is nobody's any more
+        elif (failure := task.exception()) is not None:
+            self._failed(item, handler, turn, image, failure)
+        else:
+            self._complete(item, handler, turn, image, task.result())
 
     def _give_up(self, task: asyncio.Task[Any], handler: str) -> None:
         """A handler that was cancelled did not end: go on without it; what it still does reaches nothing."""
         if self.task is task:
             self.host.log.error("%s.%s ignores that it was cancelled at its deadline", self.key, handler)
             self.restart()
-
-    def _repeated(self, ask: Ask, sink: Sink) -> bool:
-        """Answer a command that was applied before; return whether it was."""
-        if ask.flags & SEND:
-            applied = 0 if self.marks is None else self.marks.get(ask.lane, 0)
-            if ask.seq <= applied:
-                self.answer(sink, ask.n, REPEATED, _OK)
-                return True
-            if ask.prev > applied:
-                msg = f"{self.key} has not applied send {ask.prev} of {ask.lane}, which comes first."
-                raise OutOfOrder(msg, entity=self.key)
-            return False
-        known = self.window.get(ask.command_id)
-        if known is not None:
-            self.answer(sink, ask.n, REPEATED + known[0], known[1])
-            return True
-        if self.forgot_ms and not ask.flags & FIRST:
-            made_at = made_at_ms(ask.command_id)
-            if made_at is not None and made_at <= self.forgot_ms + self.host.clock_skew_ms:
-                msg = f"{self.key}: command {ask.command_id} is older than the last {self.spec.options.dedup_window} commands it remembers; whether it was applied is not known."
-                raise TooOld(msg, entity=self.key, command_id=ask.command_id)
-        return False
 
     # -- what became of it ---------------------------------------------------------------------------
 
@@ -295,7 +295,7 @@ class Cell:
                 return
             for name, data in turn.events:
                 host.check_size(name, data)
-            state = host.write_state(self) if self.spec.kind == "durable" else None
+            state = host.write_state(self) if self.spec.kind == "durable" and not turn.erase else None
         except Exception as failure:  # noqa: BLE001 - a reply or state that cannot be written is the entity's failure
             self._failed(item, handler, turn, image, failure)
             return
@@ -318,7 +318,7 @@ class Cell:
             state: The new state of a durable entity; None if it did not change.
             clean: Whether the state in memory is that of this entry: a failed handler may have left its traces in it.
         """
-        now_ms = turn.now_ms
+        now_ms, asked = turn.now_ms, 0
         if ask.flags & SEND:
             command_id = turn.command_id
             if self.marks is None:
@@ -326,35 +326,44 @@ class Cell:
             self.marks[ask.lane] = ask.seq
         else:
             command_id = ask.command_id
-            self._remember(command_id, verdict, payload, now_ms)
+            asked = fingerprint(ask.method, ask.args)
+            window.remember(self, command_id, (verdict, payload, now_ms, asked))
         self.n += 1
         if not self.spec.durable:
             sink.answer(ask.n, verdict, payload)
             return
         self.seq += len(turn.events)
-        commit = self.commit = self.host.committer.open()
-        commit.cells.add(self)
+        commit = self.open_commit()
         append = commit.append
-        append.entries.append(
-            (self.key, self.n, self.seq, write_events(turn.events), command_id, verdict, payload, now_ms, 0)
-        )
+        events = write_events(turn.events)
+        append.entries.append((self.key, self.n, self.seq, events, command_id, verdict, payload, now_ms, asked))
+        if events is not None:
+            self.tail_bytes += len(events)
         if state is not None:
             append.states[self.key] = (self.key, self.n, self.seq, state, self.spec.state_version)
-        if clean and self.n - self.snapshot_n >= self.spec.options.snapshot_every:
-            self.host.snapshot(self, commit)
+        if turn.erase:
+            snapshots.erase(self, append)
+        elif clean and snapshots.due(self):
+            snapshots.add(self, append)
         if turn.sends:
             self.host.outbox.add(self, commit, turn.sends)
         if turn.reminders or ask.flags & REMINDER:
             self.host.reminders.add(self, append, turn, ask)
         commit.answers.append((sink, ask.n, verdict, payload))
 
-    def _remember(self, command_id: str, verdict: int, payload: bytes, at_ms: int) -> None:
-        window = self.window
-        window[command_id] = (verdict, payload, at_ms)
-        options = self.spec.options
-        oldest = next(iter(window))
-        if len(window) > options.dedup_window or at_ms - window[oldest][2] > options.dedup_age_s * 1000:
-            self.forgot_ms = window.pop(oldest)[2]
+    def open_commit(self) -> Commit:
+        """Return the open commit, of which the entity is now a part."""
+        commit = self.commit = self.host.committer.open()
+        commit.cells.add(self)
+        return commit
+
+    def note(self, what: str) -> Commit:
+        """Make an entry of the platform's own, without events or a caller; return the commit that holds it."""
+        self.n += 1
+        commit = self.open_commit()
+        now_ms = self.host.clock.now_ms()
+        commit.append.entries.append((self.key, self.n, self.seq, None, what, VALUE, b"null", now_ms, 0))
+        return commit
 
     def _failed(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, failure: BaseException) -> None:  # noqa: ANN401 - opaque
         """Undo a handler that raised; record a rejection, have supervision decide about the rest."""
@@ -367,6 +376,7 @@ class Cell:
             turn.events.clear()
             turn.sends.clear()
             turn.reminders.clear()
+            turn.erase = False
             failure.entity, failure.command_id = self.key, ask.command_id
             self._record(ask, sink, ERROR, failure.encode(), turn, None, clean=kept)
         elif isinstance(failure, RemoraError) and (
@@ -517,6 +527,8 @@ class Cell:
                 return
             state = self.entity.state
             self.answer(sink, ask.n, VALUE, state.__pydantic_serializer__.to_json(state, by_alias=True))
+        elif ask.method == "$release":
+            self.host.spawn(self.host.outbox.release(self, ask, sink))
         else:
             msg = f"{self.spec.type} has no command or query {ask.method!r}."
             sink.answer(ask.n, ERROR, InvalidInput(msg, entity=self.key).encode())
@@ -551,7 +563,7 @@ def answer_for(failure: BaseException, where: str, command_id: str) -> RemoraErr
         return Unavailable(
             f"{where}: {failure.message}", command_id=command_id, retry_after_s=failure.retry_after_s or 0.05
         )
-    if isinstance(failure, CallCycle | PayloadTooLarge):
+    if isinstance(failure, CallCycle | NonDeterministic | PayloadTooLarge):
         failure.command_id = command_id
         return failure
     return HandlerFailed(f"{where} raised {type(failure).__name__}: {failure}", command_id=command_id)

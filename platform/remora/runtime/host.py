@@ -9,7 +9,8 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ from remora.clock import Clock
 from remora.contract import EntitySpec
 from remora.errors import (
     CallCycle,
+    Corrupt,
     Fenced,
     HostGone,
     NotOwner,
@@ -36,12 +38,14 @@ from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
 from remora.runtime.calls import TurnCalls, cycle_message
 from remora.runtime.cell import Cell, Item
 from remora.runtime.committer import Commit, Committer, Sink
+from remora.runtime.deadlock import Deadlocks, waits_of
 from remora.runtime.lease import Lease
 from remora.runtime.outbox import Outbox
 from remora.runtime.recovery import Recovery
 from remora.runtime.reminders import Reminders
 from remora.runtime.session import Session
 from remora.runtime.shard import Shard
+from remora.runtime.watchdog import Running, Watchdog
 from remora.schema.reading import split_name
 from remora.sharding.hashing import entity_key, shard_of
 from remora.sharding.table import HostRow, ShardRow
@@ -50,7 +54,9 @@ T = TypeVar("T")
 _json = msgspec.json.Encoder().encode
 _decode_events = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]]).decode
 HOUSEKEEPING_S = 0.25
-"""Seconds between rounds of passivation and reminders."""
+"""Seconds between rounds of passivation."""
+CORRUPT_S = 5.0
+"""Seconds after which an entity that could not be read is tried again when it is asked for."""
 SESSION_IDLE_S = 600.0
 """A client session that was silent so long is forgotten."""
 PATIENCE_MIN_S = 0.05
@@ -115,6 +121,9 @@ class Host:
         """Shards it has released before: what it is told of them may come too late."""
         self._calls = TurnCalls(self)
         settings = app.settings
+        self.running = Running()
+        self.watchdog = Watchdog(self.running, settings.blocked_s)
+        self._threads: ThreadPoolExecutor | None = None
         self.committer = Committer(
             lambda append: store.append(self.incarnation, append),
             settings.commit_rows_max,
@@ -124,6 +133,7 @@ class Host:
         self.recovery = Recovery(self, settings.recoveries_max)
         self.outbox = Outbox(self, client)
         self.reminders = Reminders(self)
+        self.deadlocks = Deadlocks(self)
         self.lease = Lease(
             lambda at_s: store.renew(self.incarnation, at_s), clock, settings.lease_ttl_s, settings.lease_margin_s
         )
@@ -136,13 +146,16 @@ class Host:
         self._lives.append(self.incarnation)
         self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
         self.lease.start()
+        self.watchdog.start()
         self.spawn(self._housekeeping())
+        self.spawn(self.reminders.run())
         return self.row
 
     async def close(self) -> None:
         """Finish what is committed, stop everything; shards stay with this incarnation."""
         self._closed = True
         self.lease.stop()
+        self._stop_threads()
         for shard in self.shards.values():
             shard.accepting = False
         await self.committer.flush()
@@ -156,6 +169,7 @@ class Host:
         """Stop at once and flush nothing, as a killed process would."""
         self._closed = True
         self.lease.stop()
+        self._stop_threads()
         self.committer.abandon()
         for cell in self.cells.values():
             cell.vanish()
@@ -165,6 +179,17 @@ class Host:
         self.shards.clear()
         for session in self._sessions.values():
             session.break_off(HostGone(f"{self.name} is gone."))
+
+    def _stop_threads(self) -> None:
+        self.watchdog.stop()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def in_thread(self, coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - a handler's reply
+        """Run a handler that never awaits in a thread of this host's, and return its reply."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.settings.threads_max, thread_name_prefix="remora-handler")
+        return await self.loop.run_in_executor(self._threads, _run_to_end, coroutine)
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:  # noqa: ANN401 - any coroutine
         """Run something in the background of this host; what it raises is logged."""
@@ -195,9 +220,6 @@ class Host:
             await asyncio.sleep(HOUSEKEEPING_S)  # noqa: TID251 - the period of housekeeping
             try:
                 self.passivate_idle()
-                await self.reminders.fire_due()
-            except StoreUnavailable as error:
-                self.log.warning("reminders wait for the store: %s", error)
             except Exception:  # one round that fails must not be the last
                 self.log.exception("a round of housekeeping failed")
             now_s = self.clock.monotonic_s()
@@ -383,6 +405,8 @@ class Host:
         check_entity_id(ask.id, ask.type)
         if ask.method == "$why":
             sink.answer(ask.n, VALUE, _json(self.why(key, cell)))
+        elif ask.method == "$waits":
+            sink.answer(ask.n, VALUE, _json(waits_of(cell)))
         elif ask.method == "$events":
             self.spawn(self._events(spec, key, ask, sink))
         else:
@@ -433,12 +457,16 @@ class Host:
             shard.passivating = [cell for cell in shard.passivating if not self._passivate(cell, now_s)]
         for cell in [c for c in self.cells.values() if now_s - c.last_used_s > c.spec.options.passivate_after_s]:
             self._passivate(cell, now_s)
+        # What could not be read may have been mended: the next command looks again.
+        for cell in [c for c in self.cells.values() if c.phase is Phase.STOPPED and isinstance(c.reason, Corrupt)]:
+            if now_s - cell.last_used_s > CORRUPT_S:
+                del self.cells[cell.key]
 
     def _passivate(self, cell: Cell, now_s: float) -> bool:
         if now_s - cell.last_used_s <= cell.spec.options.passivate_after_s or cell.phase is Phase.GONE:
             return True  # used again, or gone already
-        if not cell.idle:
-            return False
+        if not cell.idle or (cell.reminders and self.reminders.reading):
+            return False  # what is being read may be older than what it did with its reminders: it has to say so
         cell.phase = Phase.GONE
         del self.cells[cell.key]
         return True
@@ -469,20 +497,6 @@ class Host:
     def write_state(self, cell: Cell) -> bytes:
         """Return a state as JSON."""
         return self.check_size(f"The state of {cell.key}", cell.spec.write_state(cell.entity.state))
-
-    def snapshot(self, cell: Cell, commit: Commit) -> None:
-        """Add a snapshot to the commit, and the watermarks of durable sends as of the same entry."""
-        append = commit.append
-        if cell.spec.kind == "event_sourced":
-            try:
-                data = cell.spec.write_state(cell.entity.state)
-            except Exception as failure:  # noqa: BLE001 - whatever it raises: the events are the truth and are written
-                self.log_failure(cell, "snapshot", failure)
-                cell.snapshot_n = cell.n  # the next one is tried after as many entries again
-                return
-            append.snapshots[cell.key] = (cell.key, cell.n, cell.seq, data, cell.spec.state_version, 2)
-        append.marks[cell.key] = (cell.key, cell.n, _json(cell.marks or {}))
-        cell.snapshot_n = cell.n
 
     def log_failure(self, cell: Cell, handler: str, failure: BaseException) -> None:
         """Write a handler's failure to the log."""
@@ -552,6 +566,21 @@ class Host:
             "entries": self.committer.rows,
             "commit_busy_s": round(self.committer.busy_s, 3),
             "recovered": self.recovery.count,
+            "deadlocks": self.deadlocks.found,
+            "blocked": self.watchdog.blocked,
             "outbox": self.outbox.pending,
             "delivered": self.outbox.delivered,
         }
+
+
+def _run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - a handler's reply
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    except asyncio.CancelledError as error:  # of its own making: a thread's handler cannot be cancelled
+        msg = "the handler raised CancelledError"
+        raise RuntimeError(msg) from error
+    coroutine.close()
+    msg = "the handler suspended without an await"
+    raise RuntimeError(msg)

@@ -15,14 +15,23 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from remora.client import Pending
-from remora.errors import DeadlineExceeded, HandlerFailed, Overloaded, Rejected, RemoraError, decode_error
-from remora.journal import OutboxRow
-from remora.messages import ERROR, REPEATED_ERROR, SEND, Ask
+from remora.errors import (
+    DeadlineExceeded,
+    HandlerFailed,
+    Overloaded,
+    Rejected,
+    RemoraError,
+    Unavailable,
+    decode_error,
+)  # fmt: skip
+from remora.journal import OutboxRow, ParkedRow
+from remora.lifecycle import Phase
+from remora.messages import ERROR, REPEATED_ERROR, SEND, VALUE, Ask
 
 if TYPE_CHECKING:
     from remora.client import Client
     from remora.runtime.cell import Cell
-    from remora.runtime.committer import Commit
+    from remora.runtime.committer import Commit, Sink
     from remora.runtime.host import Host
 
 Send = tuple[str, str, str, bytes]
@@ -32,20 +41,33 @@ SCAN_MAX = 200_000
 """Rows read back per takeover; a host never has more (see Settings.outbox_rows_max)."""
 TRIES_MAX = 10
 """Deliveries of one send that the receiver's own code may fail before it is parked."""
+RELEASE_MAX = 1_000
+"""Entries whose parked sends are released at a time."""
 FOREVER_S = 10**9
 """A durable send has no deadline."""
+
+
+def _written(sends: Iterable[Send]) -> bytes:
+    return _json([(kind, ident, method, msgspec.Raw(args)) for kind, ident, method, args in sends])
+
+
+def _read(text: str) -> list[Send]:
+    return [(kind, ident, method, bytes(args)) for kind, ident, method, args in _decode_sends(text)]
 
 
 class Row:
     """The sends of one entry that are not all answered."""
 
-    __slots__ = ("dropped", "entity", "left", "n", "reason", "under_way")
+    __slots__ = ("dropped", "entity", "failed", "left", "n", "reason", "under_way")
 
     def __init__(self, entity: str, n: int, left: int) -> None:
         self.entity = entity
         self.n = n
         self.left = left
         self.reason = ""
+        """Why the last of those that failed did."""
+        self.failed: list[tuple[int, Send]] = []
+        """Those that no try will deliver, with their places."""
         self.under_way: set[Delivery] = set()
         self.dropped = False
         """Whether another host delivers it now."""
@@ -54,9 +76,11 @@ class Row:
 class Delivery(Pending):
     """One durable send under way."""
 
-    __slots__ = ("failures", "outbox", "row")
+    __slots__ = ("failures", "outbox", "place", "row", "send")
     outbox: Outbox
     row: Row
+    place: int
+    send: Send
     failures: int
 
     def wants_retry(self, error: RemoraError) -> bool:
@@ -72,6 +96,7 @@ class Delivery(Pending):
             error = decode_error(payload)
             if not isinstance(error, Rejected):
                 self.row.reason = f"{self.entity}.{self.ask.method}: {error.message}"
+                self.row.failed.append((self.place, self.send))
         self.row.under_way.discard(self)
         self.outbox.answered(self.row)
 
@@ -91,6 +116,7 @@ class Outbox:
         self._scan_again: set[str] = set()
         self._in_flight = 0
         self._blocked = False
+        self._releasing: set[tuple[str, int]] = set()
         self.delivered = 0
         """Rows delivered so far."""
 
@@ -107,7 +133,7 @@ class Outbox:
     def add(self, cell: Cell, commit: Commit, sends: list[Send]) -> None:
         """Write a command's sends with its commit and deliver them after it."""
         n, shard, key = cell.n, cell.shard.key, cell.key
-        data = _json([(kind, ident, method, msgspec.Raw(args)) for kind, ident, method, args in sends])
+        data = _written(sends)
         commit.append.outbox.append((key, n, shard, data))
         self._rows[key, n] = Row(key, n, len(sends))
 
@@ -153,9 +179,37 @@ class Outbox:
                 self._begin(key, n, sends)
 
     def _enter(self, row: OutboxRow) -> list[Send]:
-        sends = [(kind, ident, method, bytes(args)) for kind, ident, method, args in _decode_sends(row.sends)]
+        sends = _read(row.sends)
         self._rows[row.entity, row.n] = Row(row.entity, row.n, len(sends))
         return sends
+
+    async def release(self, cell: Cell, ask: Ask, sink: Sink) -> None:
+        """Send again what was parked of an entity, as sends of a new entry: their receivers went past the old numbers."""
+        try:
+            rows = await self._host.store.parked(RELEASE_MAX, cell.key)
+        except RemoraError as error:
+            sink.answer(ask.n, ERROR, error.encode())
+            return
+        if cell.phase is not Phase.READY:
+            refusal = Unavailable(f"{cell.key} is {cell.phase.value}: nothing was released.", entity=cell.key)
+            sink.answer(ask.n, ERROR, refusal.encode())
+            return
+        released = 0
+        for row in rows:
+            if (row.entity, row.n) not in self._releasing:
+                released += self._release(cell, row)
+        cell.answer(sink, ask.n, VALUE, _json(released))
+
+    def _release(self, cell: Cell, row: ParkedRow) -> int:
+        key = (row.entity, row.n)
+        sends = _read(row.sends)
+        commit = cell.note(f"$release:{row.n}")
+        commit.append.delivered.append(key)
+        self._releasing.add(key)
+        commit.waiters.append(lambda _: self._releasing.discard(key))
+        if sends:
+            self.add(cell, commit, sends)
+        return len(sends)
 
     def drop(self, shards: Iterable[str]) -> None:
         """Forget the sends of shards that left this host; their new owner reads them from the store."""
@@ -197,6 +251,7 @@ class Outbox:
         spec = self._host.app.specs.get(kind)
         if spec is None:
             row.reason = f"{kind}/{ident}.{method}: the app has no entity type {kind!r}"
+            row.failed.append((place, send))
             self._in_flight += 1
             self.answered(row)
             return
@@ -215,7 +270,7 @@ class Outbox:
             SEND,
         )
         delivery: Any = self._client.pending(spec, ask, float("inf"), None, Delivery)
-        delivery.outbox, delivery.row, delivery.failures = self, row, 0
+        delivery.outbox, delivery.row, delivery.place, delivery.send, delivery.failures = self, row, place, send, 0
         self._client.submit(delivery)
         row.under_way.add(delivery)
         self._in_flight += 1
@@ -228,7 +283,7 @@ class Outbox:
             append = self._host.committer.open().append
             if row.reason:
                 self._host.log.error("a durable send of %s is parked: %s", row.entity, row.reason)
-                append.parked.append((row.reason, b"[]", row.entity, row.n))
+                append.parked.append((row.reason, _written(send for _, send in sorted(row.failed)), row.entity, row.n))
             else:
                 append.delivered.append((row.entity, row.n))
                 self.delivered += 1

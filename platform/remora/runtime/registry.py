@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+import msgspec
+
 from remora.app import App
 from remora.clock import Clock
 from remora.errors import RemoraError, StoreUnavailable, UnknownEntity
@@ -29,6 +31,8 @@ BACKOFF_MAX_S = 5.0
 PATIENCE_MIN_S = 0.05
 PATIENCE_MAX_S = 1.0
 """Shortest and longest pause between tries while the store is away, in seconds."""
+PARKED_SHOWN = 50
+"""Parked entries that a status lists."""
 TELL_S = 1.0
 """Longest the table waits for hosts to be told of their shards, in seconds."""
 FAILURE_WINDOW_S = 60.0
@@ -346,4 +350,8 @@ class Registry:
                 for row in self._table.hosts.values()
             ],
             "outbox": {"undelivered": undelivered, "parked": parked},
+            "parked": [
+                {"entity": row.entity, "sends": msgspec.json.decode(row.sends), "reason": row.reason}
+                for row in (await self._store.parked(PARKED_SHOWN) if parked else [])
+            ],
         }

@@ -17,6 +17,9 @@ from remora.contract import EntitySpec
 
 Upcast = Callable[[dict[str, Any], int], Any]
 
+INITIAL = 0
+"""Version of the state that an erased entity starts over with: every release reads it as its own initial state."""
+
 _decode_events = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]]).decode
 
 
@@ -97,6 +100,9 @@ def read_state(spec: EntitySpec, text: str | bytes, version: int) -> BaseModel:
     """
     cls, present = spec.cls, spec.state_version
     data: str | bytes = text
+    if version == INITIAL:
+        initial: BaseModel = spec.state_type()
+        return initial
     if version != present:
         data = _older_state(spec, text, version)
     try:

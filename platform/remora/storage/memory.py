@@ -172,9 +172,9 @@ class MemoryStore:
         """Count undelivered and parked sends."""
         return len(self._outbox) - len(self._parked), len(self._parked)
 
-    async def parked(self, limit: int) -> list[ParkedRow]:
+    async def parked(self, limit: int, entity: str = "") -> list[ParkedRow]:
         """Read sends that were given up."""
-        keys = sorted(self._parked)[:limit]
+        keys = sorted(key for key in self._parked if key[0] == (entity or key[0]))[:limit]
         return [ParkedRow(*key, self._parked[key], self._outbox[key][3].decode()) for key in keys]
 
     async def due(
@@ -231,6 +231,7 @@ class MemoryStore:
 
     def renew(self, incarnation: int, at_s: float) -> None:
         """Renew a lease."""
+        self._check_incarnation(incarnation)
         self._leases[incarnation] = at_s
 
     async def leases(self) -> dict[int, float]:

@@ -123,6 +123,13 @@ def test_only_an_event_sourced_entity_has_events(ask: Run) -> None:
     assert "only an EventSourced entity has events" in ended.err
 
 
+def test_releasing_says_how_many_sends_are_on_their_way_again(ask: Run) -> None:
+    ask("call", "counter", "r", "increment")
+
+    assert ask("release", "counter", "r", "--json").document == 0
+    assert "0 sends of counter/r are on their way again" in ask("release", "counter", "r").err
+
+
 def test_why_says_where_an_entity_is_and_what_it_does(ask: Run) -> None:
     ask("call", "counter", "w", "increment")
 

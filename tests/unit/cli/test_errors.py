@@ -176,7 +176,8 @@ def test_codes_of_a_newer_gateway_are_judged_by_what_its_document_says(
 
 
 @pytest.mark.parametrize(
-    "words", [["call", "a", "b", "c"], ["state", "a", "b"], ["events", "a", "b"], ["why", "a", "b"]]
+    "words",
+    [["call", "a", "b", "c"], ["state", "a", "b"], ["events", "a", "b"], ["why", "a", "b"], ["release", "a", "b"]],
 )
 def test_without_a_record_every_question_names_remora_up_and_ends_with_4(run: Run, words: list[str]) -> None:
     people, programs = run(*words), run(*words, "--json")

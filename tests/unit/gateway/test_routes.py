@@ -125,6 +125,11 @@ async def test_events_come_in_order_and_by_the_page(gateway: Gateway) -> None:
     assert [(event["seq"], event["event"]) for event in page.json] == [(2, "Deposited"), (3, "Deposited")]
 
 
+async def test_parked_sends_are_released_by_a_post(gateway: Gateway) -> None:
+    assert (await ask(gateway, "POST", "/v1/account/alice/release_sends")).json == 0
+    assert (await ask(gateway, "GET", "/v1/account/alice/release_sends")).status == 404
+
+
 async def test_why_says_what_an_entity_does(gateway: Gateway) -> None:
     answer = await ask(gateway, "GET", "/v1/account/alice/why")
 

@@ -270,3 +270,40 @@ def test_a_command_may_not_be_named_as_an_upcaster() -> None:
             @command
             async def upcast_state(self) -> None:  # type: ignore[override]  # wrong on purpose
                 """Do nothing."""
+
+
+async def test_an_erased_entity_starts_over_in_whatever_form_the_present_release_begins_with() -> None:
+    def release(version: int) -> remora.App:
+        class Total(BaseModel):
+            amount: int = version * 1000
+
+        class Added(Event):
+            amount: int
+
+        class Sum(EventSourced[Total, Added]):
+            options = remora.EntityOptions(dedup_window=2)
+            state_version: ClassVar[int] = version
+
+            @command
+            async def add(self, amount: int) -> int:
+                self.emit(Added(amount=amount))
+                return self.state.amount
+
+            @command
+            async def forget(self) -> None:
+                self.erase()
+
+            def apply(self, event: Added) -> None:
+                self.state.amount += event.amount
+
+        return remora.App("sums", entities=[Sum])
+
+    store, old, new = Kept(), release(1), release(2)
+    async with remora.local(old, store=store) as client:
+        for _ in range(5):
+            await ref(old, client, "sum").add(1)
+        await ref(old, client, "sum").forget()
+        await ref(old, client, "sum").add(10)
+
+    async with remora.local(new, store=store) as client:
+        assert await ref(new, client, "sum").add(100) == 2110
