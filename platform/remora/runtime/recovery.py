@@ -15,7 +15,7 @@ import msgspec
 from remora.errors import Corrupt, StoreUnavailable
 from remora.journal import PAGE_ENTRIES, Recovered, Tail, Want
 from remora.lifecycle import Phase, step
-from remora.schema.reading import UnreadableState, read_events, read_state
+from remora.schema.reading import UnreadableEvent, UnreadableState, read_events, read_state
 
 if TYPE_CHECKING:
     from remora.runtime.cell import Cell
@@ -205,7 +205,12 @@ class Rebuild:
         if entry.events is None:
             return
         self.tail_bytes += len(entry.events)
-        for event in read_events(self.spec, entry.events):
+        try:
+            events = read_events(self.spec, entry.events)
+        except UnreadableEvent as error:
+            msg = f"entry {entry.n}: {error}"
+            raise UnreadableEvent(msg) from error
+        for event in events:
             self.entity.apply(event)
 
     def _remember(self, entry: Tail) -> None:
