@@ -1,29 +1,10 @@
-"""Time that tests turn by hand, and waiting for a condition with a bound."""
+"""Waiting for a condition with a bound."""
 
 import asyncio
 from collections.abc import Callable
 
 STEP_S = 0.001
 """Pause between two looks at a condition, in seconds."""
-
-
-class ManualClock:
-    """A clock that stands still until it is advanced.
-
-    Both its times start high above zero, as a machine's do, so that a time of 0 is always long ago.
-    """
-
-    def __init__(self) -> None:
-        self._elapsed_s = 0.0
-
-    def now_ms(self) -> int:
-        return 1_357_000_000_000 + int(self._elapsed_s * 1000)
-
-    def monotonic_s(self) -> float:
-        return 10_000.0 + self._elapsed_s
-
-    def advance(self, seconds: float) -> None:
-        self._elapsed_s += seconds
 
 
 async def until(condition: Callable[[], object], within_s: float = 5.0) -> None:

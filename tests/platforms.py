@@ -8,12 +8,12 @@ from remora.clock import Clock, SystemClock
 from remora.journal import Store
 from remora.local import LocalPlatform
 from remora.runtime.host import Host
-from tests.faults import FaultyStore
+from remora.testing import FaultyStore
 
 
 @asynccontextmanager
 async def running(
-    app: App, store: Store | FaultyStore | None = None, *, hosts: int = 1, clock: Clock | None = None
+    app: App, store: Store | None = None, *, hosts: int = 1, clock: Clock | None = None
 ) -> AsyncIterator[tuple[LocalPlatform, Client]]:
     """Run an app; yield its platform and a client."""
     platform = LocalPlatform(app, store or FaultyStore(), clock or SystemClock())
@@ -22,9 +22,7 @@ async def running(
         yield platform, await platform.client().start()
     finally:
         if isinstance(store, FaultyStore):
-            store.faults.clear()
-            store.decide = lambda _: None
-            store.let_go()
+            store.mend()
         await platform.close()
 
 

@@ -54,7 +54,7 @@ class Append:
     reminders: dict[tuple[str, str], ReminderSet | None] = field(default_factory=dict)
     """(entity, name) → the reminder, None cancels"""
     trims: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """entity → (entity, upto): entries up to that number are not needed any more"""
+    """entity → (entity, upto): entries up to that number are not needed any more; the last one stays, whatever is said"""
 
     @property
     def only_entries(self) -> bool:

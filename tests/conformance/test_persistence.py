@@ -17,9 +17,9 @@ from remora.errors import StoreUnavailable
 from remora.journal import Store
 from remora.storage.memory import MemoryStore
 from remora.storage.sqlite import SqliteStore
+from remora.testing import Fault, FaultyStore, ManualClock
 from tests import platforms, things
-from tests.clock import ManualClock, until
-from tests.faults import Fault, FaultyStore
+from tests.clock import until
 from tests.platforms import host_of
 from tests.things import GATES, REACHED, Boom, gate
 

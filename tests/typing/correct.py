@@ -8,6 +8,7 @@ from pydantic import BaseModel, PositiveInt
 
 import remora
 from remora import App, Durable, EntityOptions, Event, EventSourced, Rejected, Transient, command, query
+from remora.testing import EntityKit, Message, message
 
 
 class Balance(BaseModel):
@@ -145,3 +146,20 @@ async def both_ways_in_give_a_client() -> None:
         assert_type(await client.ref(Branch, "downtown").count(), int)
     async with remora.connect("bank") as client:
         assert_type(client, remora.Client)
+
+
+async def a_kit_knows_what_its_entity_answers() -> None:
+    kit = EntityKit(Account, "alice")
+    result = await kit.run(Account.deposit, 10)
+    assert_type(result.reply, int)
+    assert_type(result.state, Balance)
+    assert_type(result.events, list[Deposited | Withdrawn])
+    assert_type(result.rejected, Rejected | None)
+    assert_type((await kit.run(Account.statement)).reply, Balance)
+    assert_type(await kit.state(), Balance)
+    assert_type((await kit.clock.advance(60))[0].state, Balance)
+    kit.answer(Branch.count, 7)
+    kit.answer(Account.deposit, lambda amount: amount + 1)
+    assert_type(message(Account.deposit, "bob", 10), Message)
+    assert_type((await EntityKit(Branch).run(Branch.visited, "alice", times=2)).reply, int)
+    assert_type((await EntityKit(Presence).run(Presence.seen)).state, Visits)

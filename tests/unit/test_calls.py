@@ -12,9 +12,9 @@ import pytest
 
 from remora import CallCycle, Client, ContractError, DeadlineExceeded, HandlerFailed, Rejected
 from remora.local import LocalPlatform
+from remora.testing import FaultyStore, ManualClock
 from tests import flows, platforms, things
-from tests.clock import ManualClock, turns, until
-from tests.faults import FaultyStore
+from tests.clock import turns, until
 from tests.flows import Listener, Relay
 from tests.platforms import host_of
 from tests.things import GATES, REACHED

@@ -33,9 +33,9 @@ from remora.local import LocalPlatform
 from remora.messages import Ask
 from remora.runtime import cell as cells
 from remora.storage.sqlite import SqliteStore
+from remora.testing import Fault, FaultyStore, ManualClock
 from tests import platforms, things
-from tests.clock import ManualClock, turns, until
-from tests.faults import Fault, FaultyStore
+from tests.clock import turns, until
 from tests.platforms import host_of
 from tests.things import (
     GATES,

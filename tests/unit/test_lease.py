@@ -15,9 +15,9 @@ from remora.runtime.lease import Lease
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow, Table
 from remora.storage.memory import MemoryStore
+from remora.testing import FaultyStore, ManualClock
 from tests import platforms, things
-from tests.clock import ManualClock, until
-from tests.faults import FaultyStore
+from tests.clock import until
 from tests.things import Till
 
 TTL_S, MARGIN_S = 2.0, 0.25

@@ -1,7 +1,7 @@
 """A whole platform in one process: who owns what while hosts come, go, and are moved to and fro."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,9 @@ from remora.errors import Fenced, NotOwner
 from remora.journal import Append
 from remora.storage.memory import MemoryStore
 from remora.storage.sqlite import SqliteStore
+from remora.testing import Fault, FaultyStore
 from tests import platforms, things
 from tests.clock import turns, until
-from tests.faults import Fault, FaultyStore
 from tests.platforms import host_of, move
 from tests.things import Box, Till
 
@@ -222,21 +222,11 @@ async def test_a_hand_over_waits_for_the_store_and_is_finished() -> None:
     store = FaultyStore()
     async with platforms.running(things.app, store, hosts=2) as (platform, client):
         await client.ref(Till, "a").add(1)
-        failures = [1, 1]
-        real = store.inner.release
-
-        async def release(incarnation: int, shards: list[str]) -> None:
-            if failures:
-                failures.pop()
-                msg = "away"
-                raise remora.StoreUnavailable(msg)
-            await real(incarnation, shards)
-
-        store.release = release  # type: ignore[attr-defined]  # in front of the inner one's
+        store.fail_next("release", times=2)
 
         await move(platform, "till/a")
 
-        assert not failures
+        assert not store.failing
         assert await client.ref(Till, "a").add(1) == 2
 
 
@@ -253,14 +243,14 @@ async def test_a_hand_over_that_meets_a_new_incarnation_of_its_host_is_finished_
         real = store.inner.release
         met: list[int] = []
 
-        async def release(incarnation: int, shards: list[str]) -> None:
+        async def release(incarnation: int, shards: Sequence[str]) -> None:
             if not met:
                 met.append(incarnation)
                 store.faults = [Fault.AFTER_WRITE]
                 await client.ref(Till, other.partition("/")[2]).add(1)  # its commit fails: a new incarnation
             await real(incarnation, shards)
 
-        store.release = release  # type: ignore[attr-defined]  # in front of the inner one's
+        store.release = release  # type: ignore[method-assign]  # in front of the inner one's
 
         await move(platform, "till/a")
 

@@ -12,8 +12,9 @@ from remora import App, Durable, EntityOptions, Event, EventSourced, Settings, c
 from remora.local import LocalPlatform
 from remora.runtime import recovery
 from remora.storage.memory import MemoryStore
+from remora.testing import ManualClock
 from tests import platforms, things
-from tests.clock import ManualClock, until
+from tests.clock import until
 from tests.platforms import host_of
 
 

@@ -17,9 +17,9 @@ from remora.local import LocalPlatform
 from remora.runtime import reminders
 from remora.storage.memory import MemoryStore
 from remora.storage.sqlite import SqliteStore
+from remora.testing import Fault, FaultyStore, ManualClock
 from tests import flows, platforms, things
-from tests.clock import ManualClock, turns, until
-from tests.faults import Fault, FaultyStore
+from tests.clock import turns, until
 from tests.flows import Alarm, Listener, Sleeper
 from tests.platforms import host_of, move
 from tests.things import GATES, RUNS

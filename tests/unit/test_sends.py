@@ -13,9 +13,9 @@ import remora
 from remora import App, Client, HandlerFailed, InvalidId, Rejected
 from remora.local import LocalPlatform
 from remora.storage.sqlite import SqliteStore
+from remora.testing import Fault, FaultyStore
 from tests import flows, platforms, things
 from tests.clock import turns, until
-from tests.faults import Fault, FaultyStore
 from tests.flows import Listener, Relay, Teller
 from tests.platforms import host_of, move
 from tests.things import GATES, REACHED, RUNS

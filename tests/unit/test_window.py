@@ -8,9 +8,8 @@ from pydantic import BaseModel
 
 from remora import App, CommandIdReused, Durable, EntityOptions, NonDeterministic, Settings, TooOld, command, query
 from remora.ids import fingerprint
+from remora.testing import Fault, FaultyStore, ManualClock
 from tests import platforms, things
-from tests.clock import ManualClock
-from tests.faults import Fault, FaultyStore
 from tests.flows import Listener
 from tests.platforms import host_of
 from tests.things import Boom, Counter, Till

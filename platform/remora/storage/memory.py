@@ -6,6 +6,7 @@ It keeps every rule of the port, fences included; it only forgets when the proce
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -27,16 +28,35 @@ from remora.journal import (
 )  # fmt: skip
 from remora.sharding.table import HostRow, ShardRow, Table
 
+URL = "memory://"
+
 
 def _text(data: bytes | None) -> str | None:
     return None if data is None else data.decode()
+
+
+def _check_text(append: Append) -> None:
+    """Refuse, as a whole, what no database would take: bytes or names that are no UTF-8."""
+    reminders = (row for row in append.reminders.values() if row is not None)
+    others = (append.states, append.snapshots, append.marks, append.deletions, append.trims)
+    rows = (append.entries, append.outbox, append.delivered, append.parked, append.reminders, reminders)
+    try:
+        for row in chain(*rows, *(kind.values() for kind in others)):
+            for cell in row:
+                if type(cell) is bytes:
+                    cell.decode()
+                elif type(cell) is str:
+                    cell.encode()
+    except UnicodeError as error:
+        msg = f"The store {URL} did not take data: {error}"
+        raise StoreUnavailable(msg) from error
 
 
 class MemoryStore:
     """Journal, membership and shard table in dictionaries."""
 
     def __init__(self) -> None:
-        self.url = "memory://"
+        self.url = URL
         self._app: tuple[str, int] | None = None
         self._entries: dict[str, dict[int, EntryRow]] = {}
         """Entity → number → entry, in the order of numbers."""
@@ -75,6 +95,7 @@ class MemoryStore:
     async def append(self, incarnation: int, append: Append) -> None:
         """Write one commit."""
         self._check_incarnation(incarnation)
+        _check_text(append)
         last: dict[str, int] = {}
         for row in append.entries:
             known = last.get(row[0]) or self._last(row[0])
@@ -129,7 +150,8 @@ class MemoryStore:
 
     def _trim(self, entity: str, upto: int) -> None:
         entries = self._entries.get(entity, {})
-        for number in [number for number in entries if number <= upto]:
+        last = self._last(entity)  # stays: the next number follows it
+        for number in [number for number in entries if number <= upto and number != last]:
             del entries[number]
 
     async def load(self, wants: Sequence[Want]) -> list[Recovered]:

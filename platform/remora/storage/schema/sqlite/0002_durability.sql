@@ -51,7 +51,8 @@ CREATE TRIGGER commits_write INSTEAD OF INSERT ON commits BEGIN
     DELETE FROM entries
     WHERE position IN (
         SELECT e.position FROM json_each(NEW.deletions) d
-        JOIN entries e ON e.entity = d.value ->> 0 AND e.n <= d.value ->> 2);
+        JOIN entries e ON e.entity = d.value ->> 0 AND e.n <= d.value ->> 2
+        WHERE e.n < (SELECT max(n) FROM entries l WHERE l.entity = e.entity));
     UPDATE entries SET events = NULL
     WHERE position IN (
         SELECT e.position FROM json_each(NEW.deletions) d
@@ -89,5 +90,6 @@ CREATE TRIGGER commits_write INSTEAD OF INSERT ON commits BEGIN
     DELETE FROM entries
     WHERE position IN (
         SELECT e.position FROM json_each(NEW.trims) t
-        JOIN entries e ON e.entity = t.value ->> 0 AND e.n <= t.value ->> 1);
+        JOIN entries e ON e.entity = t.value ->> 0 AND e.n <= t.value ->> 1
+        WHERE e.n < (SELECT max(n) FROM entries l WHERE l.entity = e.entity)); -- the next number follows the last entry
 END;
