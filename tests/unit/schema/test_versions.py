@@ -13,6 +13,7 @@ from remora.journal import Append, Store
 from remora.schema.reading import UnreadableEvent, UnreadableState, read_events, read_state, split_name
 from remora.sharding.table import HostRow
 from remora.storage.memory import MemoryStore
+from remora.testing import EntityKit
 from tests.unit.schema.ledgers import first, second
 
 
@@ -307,3 +308,12 @@ async def test_an_erased_entity_starts_over_in_whatever_form_the_present_release
 
     async with remora.local(new, store=store) as client:
         assert await ref(new, client, "sum").add(100) == 2110
+
+
+async def test_the_testing_kit_takes_events_of_later_versions() -> None:
+    cls: Any = second().specs["ledger"].cls
+    kit: EntityKit[Any, Any] = EntityKit(cls, "a")
+
+    result = await kit.run(cls.pay, 50)
+
+    assert [event.model_dump() for event in result.events] == [{"pence": 50}]
