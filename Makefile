@@ -54,12 +54,15 @@ bench: $(STAMP) ## measure; prints and writes .bench/results.json: ONLY=commands
 	$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 lint: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1 # it would ask the network for a newer release
-lint: $(STAMP) ## ruff, mypy, pyright and the import contracts
+lint: $(STAMP) ## ruff, mypy, pyright, the import contracts, and what the shipped apps have written so far
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+	$(BIN)/remora schema check entities.account:app --file entities/schema/bank.json
+	$(BIN)/remora schema check entities.counter:app --file entities/schema/counters.json
+	$(BIN)/remora schema check entities.flights:app --file entities/schema/flights.json
 
 format: $(STAMP) ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix

@@ -42,7 +42,7 @@ REFERENCE_NAMES = frozenset({"with_options", "why", "history", "snapshot", "rele
 _ENTITY_NAMES = frozenset(
     {
         "id", "state", "options", "now", "ref", "emit", "apply", "send", "remind", "cancel_reminder", "on_reminder", "erase",
-        "passivate",
+        "passivate", "state_version", "upcast_state",
     }
 )  # fmt: skip
 """What an entity has of its own: a command of that name would hide it, or be hidden by it."""
@@ -251,6 +251,8 @@ class EntitySpec:
     options: EntityOptions
     raw_handlers: dict[str, Handler]
     namespace: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    state_version: int = 1
+    """Version that states and snapshots are written with."""
 
     @cached_property
     def handlers(self) -> dict[str, HandlerSpec]:
@@ -267,6 +269,25 @@ class EntitySpec:
     def event_types(self) -> frozenset[Model]:
         """The declared event classes."""
         return frozenset(self.events.values())
+
+    @cached_property
+    def readers(self) -> dict[str, Callable[[bytes], Any]]:
+        """How events of the present version are read, by what stands in the journal, former names included."""
+        return {
+            name if event.__remora_version__ == 1 else f"{name}@{event.__remora_version__}": (  # type: ignore[attr-defined]  # set on every event
+                event.__pydantic_validator__.validate_json
+            )
+            for name, event in self.named.items()
+        }
+
+    @cached_property
+    def named(self) -> dict[str, Model]:
+        """Event class by its stable name and by its former ones."""
+        return self.events | {
+            name: event
+            for event in self.events.values()
+            for name in event.__remora_formerly__  # type: ignore[attr-defined]  # set on every event
+        }
 
     @property
     def durable(self) -> bool:
@@ -350,7 +371,11 @@ def build_spec(cls: type, kind: Kind, namespace: Mapping[str, Any]) -> EntitySpe
         _check_reminder(cls)
         for model in (state, *events.values()):
             _check_names(model)
-    spec = EntitySpec(cls, kind, snake_case(cls.__name__), state, events, options, handlers, namespace)
+    version = getattr(cls, "state_version", 1)
+    if type(version) is not int or version < 1:
+        msg = f"{cls.__name__}.state_version must be a whole number from 1, not {version!r}."
+        raise ContractError(msg)
+    spec = EntitySpec(cls, kind, snake_case(cls.__name__), state, events, options, handlers, namespace, version)
     try:
         _ = spec.handlers
     except ContractError as error:
@@ -429,7 +454,19 @@ def _event_types(cls: type, declared: Any) -> dict[str, type[BaseModel]]:  # noq
             msg = f"{cls.__name__} declares two events named {name!r}: rename one."
             raise ContractError(msg)
         events[name] = member
+    _check_former_names(cls, events)
     return events
+
+
+def _check_former_names(cls: type, events: Mapping[str, Any]) -> None:
+    """Refuse a name of the past that two events would be read from."""
+    taken = {name: event.__name__ for name, event in events.items()}
+    for event in events.values():
+        for name in event.__remora_formerly__:
+            if name in taken:
+                msg = f"{cls.__name__}: {event.__name__} was formerly {name!r}, a name that {taken[name]} has: one name is read as one event."
+                raise ContractError(msg)
+            taken[name] = event.__name__
 
 
 def _handlers(cls: type) -> dict[str, Handler]:

@@ -54,28 +54,75 @@ class Event(BaseModel):
     """Something that happened to an ``EventSourced`` entity. Immutable; derive yours from it.
 
     The class's name is its stable name in the journal: moving the class to another module
-    changes nothing, renaming it does. ``class Paid(Event, name="payment")`` sets it apart.
+    changes nothing, renaming it does. Class keywords say what has changed since it was first written:
+
+        class Paid(Event, name="payment")              a name in the journal other than the class's
+        class Paid(Event, formerly=("Payment",))       earlier names that are read as this event
+        class Paid(Event, version=2)                   its data has another shape now; see ``upcast``
     """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64"
     )
     __remora_event__: ClassVar[str] = "Event"
+    __remora_version__: ClassVar[int] = 1
+    __remora_formerly__: ClassVar[tuple[str, ...]] = ()
+    __remora_written__: ClassVar[str] = "Event"
+    """What stands in the journal: the name, from version 2 on with ``@`` and the version."""
 
-    def __init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None:  # noqa: ANN401 - pydantic's own
-        """Give the class its stable name."""
+    def __init_subclass__(
+        cls,
+        *,
+        name: str = "",
+        version: int = 1,
+        formerly: tuple[str, ...] = (),
+        **kwargs: Any,  # noqa: ANN401 - pydantic's own
+    ) -> None:
+        """Give the class its stable name and its version."""
         super().__init_subclass__(**kwargs)
         stable = name or cls.__name__
-        if not stable.isprintable() or not stable.strip() or '"' in stable or "\\" in stable:
-            msg = f"{cls.__name__}: {stable!r} cannot be the name of an event: use printable text without quotes and backslashes."
+        if type(version) is not int or version < 1:
+            msg = f"{cls.__name__}: the version of an event is a whole number from 1, not {version!r}."
             raise ContractError(msg)
-        cls.__remora_event__ = stable
+        if not isinstance(formerly, tuple):
+            msg = f"{cls.__name__}: formerly is a tuple of names: write formerly=({formerly!r},)."
+            raise ContractError(msg)
+        for one in (stable, *formerly):
+            # Release 0.1.0 allowed @ in names: such a name may stand in formerly, unless it looks like a version.
+            marked = "@" in one if one is stable else one.rpartition("@")[2].isdecimal() and "@" in one
+            if not one.isprintable() or not one.strip() or '"' in one or "\\" in one or marked:
+                msg = f"{cls.__name__}: {one!r} cannot be the name of an event: use printable text without quotes, backslashes and @."
+                raise ContractError(msg)
+        cls.__remora_event__, cls.__remora_version__, cls.__remora_formerly__ = stable, version, formerly
+        cls.__remora_written__ = stable if version == 1 else f"{stable}@{version}"
 
     @classmethod
-    def __pydantic_init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None:  # noqa: ANN401 - pydantic's own
-        """Take the class keyword that ``__init_subclass__`` has seen already."""
-        del name
+    def __pydantic_init_subclass__(
+        cls,
+        *,
+        name: str = "",
+        version: int = 1,
+        formerly: tuple[str, ...] = (),
+        **kwargs: Any,  # noqa: ANN401 - pydantic's own
+    ) -> None:
+        """Take the class keywords that ``__init_subclass__`` has seen already."""
+        del name, version, formerly
         super().__pydantic_init_subclass__(**kwargs)
+
+    @classmethod
+    def upcast(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
+        """Return the data of an older version in the shape of the present one. Override it with ``version=2``.
+
+        Args:
+            data: As it was written: plain JSON values.
+            version: Which version wrote it, from 1 to the one before the present.
+
+        Returns:
+            What the present class is to be read from; it is validated as every event is.
+        """
+        del data
+        msg = f"{cls.__name__} has no upcast from version {version}: define upcast(cls, data, version)."
+        raise ContractError(msg)
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -286,6 +333,24 @@ def _milliseconds(name: str, what: str, duration: timedelta | float, least_s: fl
 class _Journaled(Entity[S], abstract=True):
     """What both kinds that are kept in the journal share."""
 
+    state_version: ClassVar[int] = 1
+    """Version of the state's shape: raise it when older states cannot be read as they are; see ``upcast_state``."""
+
+    @classmethod
+    def upcast_state(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
+        """Return a state of an older version in the shape of the present one. Override it with ``state_version = 2``.
+
+        Args:
+            data: As it was written: plain JSON values.
+            version: Which version wrote it, from 1 to the one before the present.
+
+        Returns:
+            What the present state is to be read from; it is validated as every state is.
+        """
+        del data
+        msg = f"{cls.__name__} has no upcast_state from version {version}: define upcast_state(cls, data, version)."
+        raise ContractError(msg)
+
     def send(
         self,
         method: Callable[Concatenate[T, P], Coroutine[Any, Any, R]],
@@ -382,7 +447,7 @@ class EventSourced(_Journaled[S], Generic[S, E], abstract=True):
             raise ContractError(msg)
         # Written before apply: what apply does with the event's parts cannot change what is recorded.
         turn.events.append(
-            (event.__remora_event__, event.__pydantic_serializer__.to_json(event, by_alias=True, round_trip=True))
+            (event.__remora_written__, event.__pydantic_serializer__.to_json(event, by_alias=True, round_trip=True))
         )
         try:
             self.apply(event)

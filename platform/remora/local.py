@@ -17,6 +17,7 @@ from remora.clock import Clock, SystemClock
 from remora.errors import HostGone, NotOwner
 from remora.journal import Store
 from remora.process import machine_identity, started_s
+from remora.runtime.admission import admit
 from remora.runtime.host import Host
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow, Table
@@ -49,6 +50,7 @@ class LocalPlatform:
     async def start(self, hosts: int) -> None:
         """Open the store, start the registry and that many hosts."""
         await self.store.open(self.app.name, self.app.settings.shards)
+        await admit(self.app, self.store)
         former = await self.registry.start()
         # Whoever held this store before is gone, or was in this process and is closed, or is ended by this.
         await self.registry.gone(list(former.hosts), replace=False)
@@ -174,7 +176,7 @@ async def local(
         clock: Time; the machine's by default.
 
     Raises:
-        StoreMismatch: The store cannot be opened or belongs to another app.
+        StoreMismatch: The store cannot be opened, belongs to another app, or holds what this one cannot read.
     """
     if hosts < 1:
         msg = f"local(hosts={hosts}): an app needs at least one host."

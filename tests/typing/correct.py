@@ -2,7 +2,7 @@
 """Ordinary use: mypy (strict) and pyright (strict) accept every line, and infer the types that are asserted."""
 
 from datetime import datetime, timedelta
-from typing import assert_type
+from typing import Any, ClassVar, assert_type
 
 from pydantic import BaseModel, PositiveInt
 
@@ -23,6 +23,14 @@ class Withdrawn(Event):
     amount: int
 
 
+class Moved(Event, name="moved", version=2, formerly=("Relocated",)):
+    street: str
+
+    @classmethod
+    def upcast(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
+        return {"street": data["address"]} if version == 1 else data
+
+
 class Visits(BaseModel):
     count: int = 0
     last: datetime | None = None
@@ -30,6 +38,12 @@ class Visits(BaseModel):
 
 class Branch(Durable[Visits]):
     """Counts what its accounts tell it."""
+
+    state_version: ClassVar[int] = 2
+
+    @classmethod
+    def upcast_state(cls, data: dict[str, Any], version: int) -> dict[str, Any]:
+        return {**data, "count": data["visits"]} if version == 1 else data
 
     options = EntityOptions(passivate_after_s=30.0, mailbox_max=64)
 

@@ -250,7 +250,7 @@ async def test_what_could_not_be_read_is_tried_again_after_a_while(store: Memory
         row = store._states["slate/s"]
         store._states["slate/s"] = (*row[:3], b"spoilt", *row[4:])
         await crash(platform, "slate/s")
-        with pytest.raises(remora.Corrupt, match="the state at entry 1 cannot be read as Log"):
+        with pytest.raises(remora.Corrupt, match="the state of version 1 cannot be read by Slate"):
             await entity.read()
 
         store._states["slate/s"] = row

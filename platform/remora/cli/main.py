@@ -16,6 +16,7 @@ from remora.cli.entities import call, events, release, state, why
 from remora.cli.exits import WrongUsage
 from remora.cli.options import Json, output_of
 from remora.cli.output import Output
+from remora.cli.schema import accept, check, write
 from remora.cli.status import status
 from remora.cli.up import up
 from remora.errors import RemoraError
@@ -42,6 +43,15 @@ def _register(panel: str, *commands: Callable[..., None], **settings: bool) -> N
 _register("The platform", up, down, status)
 _register("Entities", call, ignore_unknown_options=True)  # they are the method's arguments
 _register("Entities", state, events, why, release)
+
+schema = typer.Typer(
+    name="schema",
+    help="Whether a new release of an app can read what the older ones wrote.",
+    epilog=exits.HELP,
+)
+for _command in (write, check, accept):
+    schema.command(epilog=exits.HELP)(_command)
+app.add_typer(schema, rich_help_panel="Releases")
 
 
 def main(args: Sequence[str] | None = None) -> int:

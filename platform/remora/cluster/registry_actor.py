@@ -23,6 +23,7 @@ from remora.cluster.names import NAMESPACE, entity_name, host_name, host_prefix,
 from remora.cluster.transport import Handle, find_actor, ours
 from remora.errors import HostGone, StoreMismatch
 from remora.process import machine_identity, started_s
+from remora.runtime.admission import admit
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow, encode_table
 from remora.storage.open import open_store
@@ -264,6 +265,7 @@ class RegistryActor:
             msg = "memory:// holds state in one process, and hosts are several: use sqlite:///PATH, or remora.local without Ray."
             raise StoreMismatch(msg)
         await store.open(app.name, app.settings.shards)
+        await admit(app, store)
         # A path as this process resolved it; any other as it was given, since what a store shows has no password.
         url = store.url if store.url.startswith("sqlite:") else self._store_url
         hosts = self._hosts = RayHosts(app, self._app_path, url)

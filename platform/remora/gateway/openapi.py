@@ -32,7 +32,8 @@ _EVENTS: Json = {
         "properties": {
             "seq": {"type": "integer", "description": "Place among the entity's events, from 1."},
             "event": {"type": "string", "description": "The event's stable name."},
-            "data": {"type": "object"},
+            "data": {"type": "object", "description": "As it was written."},
+            "version": {"type": "integer", "description": "Version of the event's shape; 1 if left out.", "minimum": 2},
             "command_id": {"type": "string", "description": "The command that emitted it."},
             "at_ms": {"type": "integer", "description": "When, in milliseconds since 1970 (UTC)."},
         },

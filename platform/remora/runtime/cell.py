@@ -340,7 +340,7 @@ class Cell:
         if events is not None:
             self.tail_bytes += len(events)
         if state is not None:
-            append.states[self.key] = (self.key, self.n, self.seq, state, 1)
+            append.states[self.key] = (self.key, self.n, self.seq, state, self.spec.state_version)
         if turn.erase:
             snapshots.erase(self, append)
         elif clean and snapshots.due(self):

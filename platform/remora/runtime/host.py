@@ -46,6 +46,7 @@ from remora.runtime.reminders import Reminders
 from remora.runtime.session import Session
 from remora.runtime.shard import Shard
 from remora.runtime.watchdog import Running, Watchdog
+from remora.schema.reading import split_name
 from remora.sharding.hashing import entity_key, shard_of
 from remora.sharding.table import HostRow, ShardRow
 
@@ -563,11 +564,13 @@ class Host:
             out: list[dict[str, Any]] = []
             for row in rows:
                 events = _decode_events(row.events)
-                for place, (name, data) in enumerate(events):
+                for place, (written, data) in enumerate(events):
                     seq = row.seq - len(events) + place + 1
                     if seq > after and len(out) < limit:
+                        name, version = split_name(written)
                         out.append(
                             {"seq": seq, "event": name, "data": data, "command_id": row.command_id, "at_ms": row.at}
+                            | ({"version": version} if version > 1 else {})
                         )
             sink.answer(ask.n, VALUE, _json(out))
         except RemoraError as error:

@@ -8,30 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from remora.contract import EntitySpec
 from remora.errors import Corrupt, StoreUnavailable
 from remora.journal import PAGE_ENTRIES, Recovered, Tail, Want
 from remora.lifecycle import Phase, step
+from remora.schema.reading import UnreadableEvent, UnreadableState, read_events, read_state
 
 if TYPE_CHECKING:
     from remora.runtime.cell import Cell
     from remora.runtime.host import Host
     from remora.runtime.window import Decided
 
-_decode_events = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]]).decode
 _decode_marks = msgspec.json.Decoder(dict[str, int]).decode
 RETRY_S = 0.1
 """Pause before the store is read again after it did not answer, in seconds."""
 LONG_MAX = 2
 """Entities with more than a page of entries that are read back at the same time."""
-
-
-class UnreadableState(Exception):  # noqa: N818 - states what happened
-    """A state in the store cannot be read by this release."""
 
 
 class Recovery:
@@ -110,7 +105,12 @@ class Recovery:
             rebuild.take(recovered.tail)
         except UnreadableState as error:
             if cell.spec.kind == "event_sourced" and recovered.state_n:
-                self._host.log.warning("%s: %s; an older one is tried, or its events", cell.key, error)
+                self._host.log.warning(
+                    "%s: snapshot at entry %d: %s; an older one is tried, or its events",
+                    cell.key,
+                    recovered.state_n,
+                    error,
+                )
                 await self._load({cell.key: cell}, recovered.state_n)
             else:
                 self._corrupt(cell, error)
@@ -172,7 +172,11 @@ class Rebuild:
         self.forgot_ms = 0
         self.entity = self.spec.cls()
         self.entity.id = cell.id
-        self.entity.state = read_state(self.spec, recovered)
+        self.entity.state = (
+            self.spec.state_type()
+            if recovered.state is None
+            else read_state(self.spec, recovered.state, recovered.state_version)
+        )
         self._forgotten_n = recovered.last - self.spec.options.dedup_window
         self._events_n = recovered.state_n
         """Entry up to which events are in the state."""
@@ -201,12 +205,13 @@ class Rebuild:
         if entry.events is None:
             return
         self.tail_bytes += len(entry.events)
-        for name, data in _decode_events(entry.events):
-            event = self.spec.events.get(name)
-            if event is None:
-                msg = f"entry {entry.n} holds the event {name!r}, which {self.spec.cls.__name__} does not declare"
-                raise LookupError(msg)
-            self.entity.apply(event.__pydantic_validator__.validate_json(bytes(data)))
+        try:
+            events = read_events(self.spec, entry.events)
+        except UnreadableEvent as error:
+            msg = f"entry {entry.n}: {error}"
+            raise UnreadableEvent(msg) from error
+        for event in events:
+            self.entity.apply(event)
 
     def _remember(self, entry: Tail) -> None:
         if entry.n == self._forgotten_n + 1 and self._forgotten_n > 0:
@@ -235,19 +240,3 @@ class Rebuild:
         cell.forgot_ms = self.forgot_ms
         cell.reminders = None
         cell.commit = None
-
-
-def read_state(spec: EntitySpec, recovered: Recovered) -> Any:  # noqa: ANN401 - the entity's own model
-    """Return the state that the store holds, or a new one.
-
-    Raises:
-        UnreadableState: It does not fit the model.
-    """
-    if recovered.state is None:
-        return spec.state_type()
-    try:
-        return spec.state_type.__pydantic_validator__.validate_json(recovered.state)
-    except ValueError as error:
-        what = "snapshot" if spec.kind == "event_sourced" else "state"
-        msg = f"the {what} at entry {recovered.state_n} cannot be read as {spec.state_type.__name__}: {error}"
-        raise UnreadableState(msg) from error

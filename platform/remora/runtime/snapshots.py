@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from remora.journal import Append
+from remora.schema.reading import INITIAL
 
 if TYPE_CHECKING:
     from remora.runtime.cell import Cell
@@ -31,7 +32,7 @@ def add(cell: Cell, append: Append) -> None:
             cell.host.log_failure(cell, "snapshot", failure)
             _taken(cell)  # the next one is tried after as many entries again
             return
-        append.snapshots[cell.key] = (cell.key, cell.n, cell.seq, state, 1, options.snapshots_kept)
+        append.snapshots[cell.key] = (cell.key, cell.n, cell.seq, state, spec.state_version, options.snapshots_kept)
         cell.kept = (*cell.kept, cell.n)[-options.snapshots_kept :]
         # Before as many have been taken as are kept, older ones may be in the store whose events must stay.
         upto = min(upto, cell.kept[0] if len(cell.kept) == options.snapshots_kept and options.delete_events else 0)
@@ -48,9 +49,9 @@ def erase(cell: Cell, append: Append) -> None:
     state = spec.write_state(cell.entity.state)
     append.deletions[key] = (key, cell.n, max(cell.n - spec.options.dedup_window, 0))
     if spec.kind == "event_sourced":
-        append.snapshots[key] = (key, cell.n, cell.seq, state, 1, 1)
+        append.snapshots[key] = (key, cell.n, cell.seq, state, INITIAL, 1)
     else:
-        append.states[key] = (key, cell.n, cell.seq, state, 1)
+        append.states[key] = (key, cell.n, cell.seq, state, INITIAL)
     append.marks[key] = (key, cell.n, _json(cell.marks or {}))
     append.trims.pop(key, None)
     cell.reminders = dict.fromkeys(cell.reminders or {})

@@ -380,7 +380,7 @@ class EntityKit(Generic[S, E]):
         return Outcome(
             state=cast("S", run.before if rejected else run.after),
             rejected=rejected,
-            events=[cast("E", self._spec.events[name].model_validate_json(data)) for name, data in events],
+            events=[cast("E", self._spec.readers[name](data)) for name, data in events],
             sends=[message for append in appends for message in self._sends(append)],
             calls=run.calls,
             reminders={

@@ -179,7 +179,7 @@ class Watch:
         replayed: EventSourced[Any, Any] = spec.cls()
         replayed.state = copy.deepcopy(run.before)
         for (name, data), emitted in zip(run.turn.events, run.emitted, strict=True):
-            event = spec.events[name].model_validate_json(data)
+            event = spec.readers[name](data)
             _survives(handler.label, emitted, event, name)
             replayed.apply(event)
         found = first_difference(run.after, replayed.state, "state")

@@ -33,15 +33,30 @@ def test_help_lists_every_command_and_every_exit_code(run: Run) -> None:
     ended = run("--help")
 
     assert ended.code == 0
-    for command in ("up", "down", "status", "call", "state", "events", "why", "release"):
+    for command in ("up", "down", "status", "call", "state", "events", "why", "release", "schema"):
         assert f"{command}  " in ended.out
     for sentence in exits.HELP.split("; "):
         assert sentence in ended.out
 
 
-@pytest.mark.parametrize("command", ["up", "down", "status", "call", "state", "events", "why", "release"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "up",
+        "down",
+        "status",
+        "call",
+        "state",
+        "events",
+        "why",
+        "release",
+        "schema write",
+        "schema check",
+        "schema accept",
+    ],
+)
 def test_every_command_has_help_with_the_exit_codes_and_takes_json(run: Run, command: str) -> None:
-    ended = run(command, "--help")
+    ended = run(*command.split(), "--help")
 
     assert ended.code == 0
     assert "--json" in ended.out
