@@ -139,6 +139,12 @@ class Relay(Durable[Heard]):
         return first
 
     @command
+    async def call_at(self, who: str, name: str) -> int:
+        RUNS.append("call_at")
+        await gate(name)
+        return 1 + await self.ref(Relay, who).round_trip([])
+
+    @command
     async def relay_slowly(self, who: str, text: str) -> int:
         return await self.ref(Listener, who).with_options(deadline_s=0.05).hear(text)
 

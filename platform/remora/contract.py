@@ -55,9 +55,10 @@ _SUSPICIOUS = re.compile(rb"NaN|Infinity|\d{19}")
 class Handler:
     """What ``@command`` and ``@query`` leave in a class: the function and its kind."""
 
-    def __init__(self, fn: Callable[..., Any], kind: Literal["command", "query"]) -> None:
+    def __init__(self, fn: Callable[..., Any], kind: Literal["command", "query"], *, in_thread: bool = False) -> None:
         self.fn = fn
         self.kind = kind
+        self.in_thread = in_thread
         self.name = getattr(fn, "__name__", "")
         self.__doc__ = fn.__doc__
 
@@ -85,7 +86,8 @@ class HandlerSpec:
         self.label = f"{owner}.{name}"
         self.fn: Callable[..., Coroutine[Any, Any, Any]] = handler.fn
         self.is_query = handler.kind == "query"
-        self.suspends = can_suspend(handler.fn)
+        self.in_thread = handler.in_thread
+        self.suspends = self.in_thread or can_suspend(handler.fn)
         parameters = list(inspect.signature(handler.fn).parameters.values())[1:]
         self.params = tuple(parameter.name for parameter in parameters)
         self.keyword_only = any(p.kind is p.KEYWORD_ONLY for p in parameters)
@@ -462,6 +464,9 @@ def _check_handler(cls: type, name: str, handler: Handler, events: Mapping[str, 
         if parameter.annotation is parameter.empty:
             msg = f"{where}: parameter {parameter.name!r} lacks an annotation, by which its values are validated."
             raise ContractError(msg)
+    if handler.in_thread and can_suspend(fn):
+        msg = f"{where} is to run in a thread and awaits: take run_in='thread' away, or what it awaits."
+        raise ContractError(msg)
     _check_effects(where, handler, events, kind)
 
 

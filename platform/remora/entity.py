@@ -16,7 +16,20 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from pydantic import BaseModel, ConfigDict
 
@@ -73,14 +86,49 @@ T = TypeVar("T", bound="Entity[Any]")
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
-def command(fn: F) -> F:
-    """Mark an ``async`` method as a command: it may change the entity and is applied once per command id."""
-    return cast("F", Handler(fn, "command"))
+RunIn = Literal["loop", "thread"]
 
 
-def query(fn: F) -> F:
-    """Mark an ``async`` method as a query: it sees every acknowledged command and changes nothing."""
-    return cast("F", Handler(fn, "query"))
+@overload
+def command(fn: F, /) -> F: ...
+@overload
+def command(*, run_in: RunIn = "loop") -> Callable[[F], F]: ...
+def command(fn: F | None = None, /, *, run_in: RunIn = "loop") -> F | Callable[[F], F]:
+    """Mark an ``async`` method as a command: it may change the entity and is applied once per command id.
+
+    Args:
+        fn: The method.
+        run_in: ``loop``: in its host's event loop, between awaits alone. ``thread``: in a thread, for code
+            that computes or blocks for longer than some milliseconds; such a method cannot await. It still
+            runs alone in its entity. At its deadline the entity goes on without it: what the thread still
+            does reaches nothing.
+    """
+    return _mark(fn, "command", run_in)
+
+
+@overload
+def query(fn: F, /) -> F: ...
+@overload
+def query(*, run_in: RunIn = "loop") -> Callable[[F], F]: ...
+def query(fn: F | None = None, /, *, run_in: RunIn = "loop") -> F | Callable[[F], F]:
+    """Mark an ``async`` method as a query: it sees every acknowledged command and changes nothing.
+
+    Args:
+        fn: The method.
+        run_in: As of ``command``.
+    """
+    return _mark(fn, "query", run_in)
+
+
+def _mark(fn: F | None, kind: Literal["command", "query"], run_in: RunIn) -> F | Callable[[F], F]:
+    if run_in not in {"loop", "thread"}:
+        msg = f"@{kind}(run_in={run_in!r}): a handler runs in 'loop' or in a 'thread'."
+        raise ContractError(msg)
+
+    def mark(fn: F) -> F:
+        return cast("F", Handler(fn, kind, in_thread=run_in == "thread"))
+
+    return mark if fn is None else mark(fn)
 
 
 class Calls(Protocol):
@@ -109,6 +157,10 @@ class Turn:
     """(name, due in ms, period in ms or 0, misfire policy), due None cancels"""
     passivate: bool = False
     erase: bool = False
+    waits: dict[int, str] = field(default_factory=dict)
+    """Calls under way: ordinal → entity."""
+    broken: Exception | None = None
+    """Why it was cancelled, if not for its deadline."""
     spoiled: BaseException | None = None
     """What ``apply`` raised: the handler has failed, whether or not it catches that."""
 

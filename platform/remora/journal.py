@@ -252,7 +252,7 @@ class Store(Protocol):
         ...
 
     def renew(self, incarnation: int, at_s: float) -> None:
-        """Renew a lease as of ``at_s``. Blocking; called from the host's own lease thread."""
+        """Renew a lease as of ``at_s`` if ``incarnation`` stands (``Fenced``). Blocking; for the host's lease thread."""
         ...
 
     async def leases(self) -> dict[int, float]:

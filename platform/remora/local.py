@@ -16,6 +16,7 @@ from remora.client import Client
 from remora.clock import Clock, SystemClock
 from remora.errors import HostGone, NotOwner
 from remora.journal import Store
+from remora.process import machine_identity, started_s
 from remora.runtime.host import Host
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow, Table
@@ -49,8 +50,11 @@ class LocalPlatform:
         """Open the store, start the registry and that many hosts."""
         await self.store.open(self.app.name, self.app.settings.shards)
         former = await self.registry.start()
-        # Whoever held this store before was in a process that is gone, or in this one and closed.
+        # Whoever held this store before is gone, or was in this process and is closed, or is ended by this.
         await self.registry.gone(list(former.hosts), replace=False)
+        if any(_may_run(row) for row in former.hosts.values()):
+            # It renews its lease no more; while that lasts it answers queries, which must not miss what is written here.
+            await asyncio.sleep(self.app.settings.lease_ttl_s)  # noqa: TID251 - the end of a lease, which nothing tells
         await self.registry.joined([await self._new_host(f"host-{next(self._slots)}") for _ in range(hosts)])
 
     async def close(self) -> None:
@@ -74,7 +78,8 @@ class LocalPlatform:
         await self.registry.joined([await self._new_host(name or f"host-{next(self._slots)}", dedicated)])
 
     async def _new_host(self, name: str, dedicated: str = "") -> HostRow:
-        row = HostRow(0, name, node="local", machine="local", pid=os.getpid(), dedicated=dedicated)
+        pid = os.getpid()
+        row = HostRow(0, name, "local", machine_identity(), pid, started_s(pid), dedicated)
         client = await self.client().start()
         host = Host(
             self.app, self.store, self.clock, row, client, seed=self._seed, on_reincarnated=self.registry.refresh
@@ -147,6 +152,13 @@ class LocalPlatform:
             msg = f"{row.name} is gone."
             raise NotOwner(msg)
         return found
+
+
+def _may_run(row: HostRow) -> bool:
+    """Return whether a host may still run in another process: its exit is not proven."""
+    if row.machine != machine_identity():
+        return True
+    return row.pid != os.getpid() and started_s(row.pid) == row.started
 
 
 @asynccontextmanager

@@ -47,6 +47,11 @@ class Settings:
     """Entities a host reads back from the store in one go: bounds what a failover asks of it."""
     reminder_tick_s: float = 0.25
     """Seconds between looks for due reminders: their resolution."""
+    blocked_s: float = 1.0
+    """Seconds a handler may keep its host's loop without awaiting before it is named in the log: many
+    times what a command takes, and well before callers give up."""
+    threads_max: int = 16
+    """Handlers with run_in="thread" that run at once per host; others wait their turn."""
     hand_off_s: float = 5.0
     """Longest wait for running handlers when a shard moves."""
     rebalance_s: float = 1.0

@@ -1,6 +1,9 @@
 """Entities that call others and wait."""
 
+# ruff: noqa: SLF001 - looks are made by hand
+
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -135,17 +138,44 @@ async def test_a_deadline_that_a_caller_gave_its_own_call_fails_with_the_id_of_t
         assert (caught.value.command_id, caught.value.entity) == ("mine", "relay/r")
 
 
-async def test_two_entities_that_wait_for_each_other_are_freed_by_the_deadline() -> None:
-    async with running() as (_, client):
-        asked = [
-            client.ref(Relay, one).with_options(deadline_s=0.2).round_trip([other, one])
-            for one, other in (("r", "s"), ("s", "r"))
-        ]
+@pytest.mark.parametrize("hosts", [1, 3])
+@pytest.mark.parametrize("ring", [["r", "s"], ["r", "s", "t"], ["a", "b", "c", "d", "e"]])
+async def test_entities_that_wait_for_each_other_are_found_and_the_youngest_gives_up_and_the_others_go_on(
+    ring: list[str], hosts: int
+) -> None:
+    async with running(hosts=hosts) as (platform, client):
+        loop = asyncio.get_running_loop()
+        asked = []
+        for n, name in enumerate(ring):
+            asked.append(asyncio.ensure_future(client.ref(Relay, name).call_at(ring[(n + 1) % len(ring)], "go")))
+            await until(lambda: things.RUNS.count("call_at") > n)  # noqa: B023 - awaited in this round
+        began = loop.time()
+        GATES["go"].set()
 
         results = await asyncio.gather(*asked, return_exceptions=True)
 
-        assert all(isinstance(result, DeadlineExceeded | CallCycle) for result in results), results
-        assert await client.ref(Relay, "r").round_trip(["s"]) == 1
+        failed = [result for result in results if isinstance(result, CallCycle)]
+        assert [result for result in results if not isinstance(result, CallCycle)] == [1] * (len(ring) - 1)
+        assert len(failed) == 1
+        assert "would wait for ever: relay/" in str(failed[0])
+        assert {f"relay/{name}" for name in ring} <= set(re.findall(r"relay/\w+", str(failed[0])))
+        assert loop.time() - began < 2.0, "long before the deadline of 3 s"
+        assert sum(host.deadlocks.found for host in platform.hosts.values()) == 1
+        assert await client.ref(Relay, ring[0]).round_trip([ring[1]]) == 1
+
+
+async def test_a_slow_callee_that_waits_for_nobody_is_no_deadlock() -> None:
+    async with running() as (platform, client):
+        asked = asyncio.ensure_future(client.ref(Relay, "r").relay("a", "wait for it"))
+        await REACHED["wait for it"].wait()
+        host = host_of(platform, "relay/r")
+        await until(lambda: host.deadlocks._looking)
+        for _ in range(3):
+            assert await host.deadlocks._way_back("relay/r") is None
+        GATES["wait for it"].set()
+
+        assert await asked == 1
+        assert sum(host.deadlocks.found for host in platform.hosts.values()) == 0
 
 
 async def test_a_clock_that_stands_still_does_not_stop_calls() -> None:

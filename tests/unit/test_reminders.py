@@ -12,8 +12,10 @@ import pytest
 
 import remora
 from remora import App, Client, HandlerFailed
+from remora.journal import ReminderRow
 from remora.local import LocalPlatform
 from remora.runtime import reminders
+from remora.storage.memory import MemoryStore
 from remora.storage.sqlite import SqliteStore
 from remora.testing import Fault, FaultyStore, ManualClock
 from tests import flows, platforms, things
@@ -261,6 +263,35 @@ async def test_a_periodic_reminder_does_not_drift_when_it_rings_late() -> None:
         (row,) = await host.store.due(list(host.shards), 2**60, 10)
 
         assert row.due == 1_357_000_000_000 + 20_000
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+async def test_a_reminder_that_is_cancelled_or_set_anew_when_it_is_about_to_ring_does_not_ring(periodic: bool) -> None:  # noqa: FBT001 - a parameter of the table
+    clock, store = ManualClock(), MemoryStore()
+    async with running(clock, store) as (platform, client):
+        alarms = [client.ref(Alarm, name) for name in ("cancelled", "anew")]
+        for alarm in alarms:
+            await (alarm.every("x", 10, "coalesce") if periodic else alarm.wake_me("x", 10))
+        clock.advance(11)
+        read = store.due
+
+        async def read_before_they_change(*args: Any) -> list[ReminderRow]:  # noqa: ANN401 - passed on
+            rows = await read(*args)
+            await alarms[0].never_mind("x")
+            await alarms[1].wake_me("x", 100)
+            host_of(platform, "alarm/a").passivate_idle()
+            return rows
+
+        store.due = read_before_they_change  # type: ignore[method-assign, assignment]
+        await look(platform)
+        store.due = read  # type: ignore[method-assign]
+        await look(platform)
+        assert [await alarm.rang() for alarm in alarms] == [[], []]
+
+        clock.advance(101)
+        await look(platform)
+        await look(platform)
+        assert [await alarm.rang() for alarm in alarms] == [[], ["x"]]
 
 
 async def test_a_period_below_a_second_or_a_policy_that_does_not_exist_fails_the_command() -> None:

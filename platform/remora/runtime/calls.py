@@ -15,6 +15,7 @@ from remora.entity import Turn
 from remora.errors import CallCycle, ContractError, DeadlineExceeded, RemoraError
 from remora.ids import check_entity_id
 from remora.reference import Reference
+from remora.runtime.deadlock import LOOK_AFTER_S
 from remora.sharding.hashing import entity_key
 
 if TYPE_CHECKING:
@@ -69,11 +70,18 @@ class _TurnCaller:
         if left_s <= 0:
             msg = f"{turn.chain[-1]} called {key} after its own deadline."
             raise DeadlineExceeded(msg, entity=key, command_id=turn.command_id)
-        return await host.client.call(
-            spec, method, entity_id, args,
-            command_id=call_id,
-            deadline_s=min(left_s, deadline_s or left_s), stale=stale, lane=False, chain=turn.chain,
-        )  # fmt: skip
+        ordinal = turn.ordinal
+        turn.waits[ordinal] = key
+        look = host.loop.call_later(LOOK_AFTER_S, host.deadlocks.look, turn)
+        try:
+            return await host.client.call(
+                spec, method, entity_id, args,
+                command_id=call_id,
+                deadline_s=min(left_s, deadline_s or left_s), stale=stale, lane=False, chain=turn.chain,
+            )  # fmt: skip
+        finally:
+            look.cancel()
+            del turn.waits[ordinal]
 
     async def _committed(self) -> None:
         """Wait until the caller's earlier commands are committed."""

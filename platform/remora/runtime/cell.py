@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -58,7 +59,7 @@ class Cell:
 
     __slots__ = (
         "busy_since_s", "commit", "entity", "failures_s", "forgot_ms", "host", "id", "kept", "key", "lanes",
-        "last_used_s", "mailbox", "marks", "n", "phase", "pumping", "reason", "seq", "shard", "snapshot_n", "spec",
+        "last_used_s", "mailbox", "marks", "n", "phase", "pumping", "reason", "reminders", "seq", "shard", "snapshot_n", "spec",
         "tail_bytes", "task", "turn", "window",
     )  # fmt: skip
 
@@ -89,6 +90,8 @@ class Cell:
         """Recorded answers by command id, oldest first."""
         self.forgot_ms = 0
         """When the newest command that the window does not hold any more was applied; 0 while it holds all."""
+        self.reminders: dict[str, int | None] | None = None
+        """Reminders set (due in ms) and cancelled since it was read back."""
         self.commit: Commit | None = None
         """The commit that holds its latest entry."""
         self.task: asyncio.Task[Any] | None = None
@@ -172,6 +175,9 @@ class Cell:
             self._built_in(ask, sink)
             return
         try:
+            if ask.flags & REMINDER and not host.reminders.admit(self, ask):
+                self.answer(sink, ask.n, VALUE, b"null")
+                return
             handler = self._handler(ask)
             if not handler.is_query and (decided := window.recall(self, ask)) is not None:
                 self.answer(sink, ask.n, *decided)
@@ -207,13 +213,18 @@ class Cell:
             self._run_through(item, handler, turn, image, coroutine)
 
     def _run_through(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, coroutine: Any) -> None:  # noqa: ANN401 - opaque
+        running = self.host.running
+        running.entity, running.method, running.turns = self.key, handler.name, running.turns + 1
         try:
             coroutine.send(None)
         except StopIteration as stop:
+            running.entity = ""
             self._complete(item, handler, turn, image, stop.value)
         except (Exception, SystemExit, asyncio.CancelledError) as failure:  # noqa: BLE001 - supervision decides about every failure
+            running.entity = ""
             self._failed(item, handler, turn, image, failure)
         else:
+            running.entity = ""
             coroutine.close()
             self._failed(item, handler, turn, image, RuntimeError(f"{handler.name} suspended without an await."))
 
@@ -226,7 +237,8 @@ class Cell:
         self.turn = (item, handler, turn)
         self.busy_since_s = self.host.clock.monotonic_s()
         loop = self.host.loop
-        task = self.task = loop.create_task(_contained(coroutine), name=f"{self.key}.{handler.name}")
+        work = self.host.in_thread(coroutine) if handler.in_thread else coroutine
+        task = self.task = loop.create_task(_contained(work), name=f"{self.key}.{handler.name}")
 
         def overdue() -> None:
             task.cancel()
@@ -237,24 +249,29 @@ class Cell:
         def finished(task: asyncio.Task[Any]) -> None:
             for timer in timers:
                 timer.cancel()
-            coroutine.close()  # a task that was cancelled before its first step has not begun it
+            with suppress(ValueError):  # a thread may run it still
+                coroutine.close()  # a task that was cancelled before its first step has not begun it
             if self.task is not task:
                 task.cancelled() or task.exception()  # the activation went on without it; its caller was told
                 return
             self.task = self.turn = None
-            if task.cancelled():
-                msg = f"{self.key}.{handler.name} did not end before its deadline; it left no effect."
-                self._failed(
-                    item, handler, turn, image, DeadlineExceeded(msg, entity=self.key, command_id=turn.command_id)
-                )
-            elif (failure := task.exception()) is not None:
-                self._failed(item, handler, turn, image, failure)
-            else:
-                self._complete(item, handler, turn, image, task.result())
+            self._finished(task, item, handler, turn, image)
             if not self.pumping:
                 self.pump()
 
         task.add_done_callback(finished)
+
+    def _finished(self, task: asyncio.Task[Any], item: Item, handler: HandlerSpec, turn: Turn, image: Any) -> None:  # noqa: ANN401 - opaque
+        if task.cancelled():
+            msg = f"{self.key}.{handler.name} did not end before its deadline; it left no effect."
+            late = DeadlineExceeded(msg, entity=self.key, command_id=turn.command_id)
+            self._failed(item, handler, turn, image, turn.broken or late)
+            if handler.in_thread:
+                self.restart()  # the thread goes on, with a state that is nobody's any more
+        elif (failure := task.exception()) is not None:
+            self._failed(item, handler, turn, image, failure)
+        else:
+            self._complete(item, handler, turn, image, task.result())
 
     def _give_up(self, task: asyncio.Task[Any], handler: str) -> None:
         """A handler that was cancelled did not end: go on without it; what it still does reaches nothing."""
@@ -316,8 +333,7 @@ class Cell:
             sink.answer(ask.n, verdict, payload)
             return
         self.seq += len(turn.events)
-        commit = self.commit = self.host.committer.open()
-        commit.cells.add(self)
+        commit = self.open_commit()
         append = commit.append
         events = write_events(turn.events)
         append.entries.append((self.key, self.n, self.seq, events, command_id, verdict, payload, now_ms, asked))
@@ -335,11 +351,16 @@ class Cell:
             self.host.reminders.add(self, append, turn, ask)
         commit.answers.append((sink, ask.n, verdict, payload))
 
+    def open_commit(self) -> Commit:
+        """Return the open commit, of which the entity is now a part."""
+        commit = self.commit = self.host.committer.open()
+        commit.cells.add(self)
+        return commit
+
     def note(self, what: str) -> Commit:
         """Make an entry of the platform's own, without events or a caller; return the commit that holds it."""
         self.n += 1
-        commit = self.commit = self.host.committer.open()
-        commit.cells.add(self)
+        commit = self.open_commit()
         now_ms = self.host.clock.now_ms()
         commit.append.entries.append((self.key, self.n, self.seq, None, what, VALUE, b"null", now_ms, 0))
         return commit

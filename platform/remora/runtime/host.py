@@ -9,7 +9,8 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
@@ -37,12 +38,14 @@ from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
 from remora.runtime.calls import TurnCalls, cycle_message
 from remora.runtime.cell import Cell, Item
 from remora.runtime.committer import Commit, Committer, Sink
+from remora.runtime.deadlock import Deadlocks, waits_of
 from remora.runtime.lease import Lease
 from remora.runtime.outbox import Outbox
 from remora.runtime.recovery import Recovery
 from remora.runtime.reminders import Reminders
 from remora.runtime.session import Session
 from remora.runtime.shard import Shard
+from remora.runtime.watchdog import Running, Watchdog
 from remora.sharding.hashing import entity_key, shard_of
 from remora.sharding.table import HostRow, ShardRow
 
@@ -117,6 +120,9 @@ class Host:
         """Shards it has released before: what it is told of them may come too late."""
         self._calls = TurnCalls(self)
         settings = app.settings
+        self.running = Running()
+        self.watchdog = Watchdog(self.running, settings.blocked_s)
+        self._threads: ThreadPoolExecutor | None = None
         self.committer = Committer(
             lambda append: store.append(self.incarnation, append),
             settings.commit_rows_max,
@@ -126,6 +132,7 @@ class Host:
         self.recovery = Recovery(self, settings.recoveries_max)
         self.outbox = Outbox(self, client)
         self.reminders = Reminders(self)
+        self.deadlocks = Deadlocks(self)
         self.lease = Lease(
             lambda at_s: store.renew(self.incarnation, at_s), clock, settings.lease_ttl_s, settings.lease_margin_s
         )
@@ -138,6 +145,7 @@ class Host:
         self._lives.append(self.incarnation)
         self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
         self.lease.start()
+        self.watchdog.start()
         self.spawn(self._housekeeping())
         self.spawn(self.reminders.run())
         return self.row
@@ -146,6 +154,7 @@ class Host:
         """Finish what is committed, stop everything; shards stay with this incarnation."""
         self._closed = True
         self.lease.stop()
+        self._stop_threads()
         for shard in self.shards.values():
             shard.accepting = False
         await self.committer.flush()
@@ -159,6 +168,7 @@ class Host:
         """Stop at once and flush nothing, as a killed process would."""
         self._closed = True
         self.lease.stop()
+        self._stop_threads()
         self.committer.abandon()
         for cell in self.cells.values():
             cell.vanish()
@@ -168,6 +178,17 @@ class Host:
         self.shards.clear()
         for session in self._sessions.values():
             session.break_off(HostGone(f"{self.name} is gone."))
+
+    def _stop_threads(self) -> None:
+        self.watchdog.stop()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def in_thread(self, coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - a handler's reply
+        """Run a handler that never awaits in a thread of this host's, and return its reply."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.settings.threads_max, thread_name_prefix="remora-handler")
+        return await self.loop.run_in_executor(self._threads, _run_to_end, coroutine)
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:  # noqa: ANN401 - any coroutine
         """Run something in the background of this host; what it raises is logged."""
@@ -383,6 +404,8 @@ class Host:
         check_entity_id(ask.id, ask.type)
         if ask.method == "$why":
             sink.answer(ask.n, VALUE, _json(self.why(key, cell)))
+        elif ask.method == "$waits":
+            sink.answer(ask.n, VALUE, _json(waits_of(cell)))
         elif ask.method == "$events":
             self.spawn(self._events(spec, key, ask, sink))
         else:
@@ -441,8 +464,8 @@ class Host:
     def _passivate(self, cell: Cell, now_s: float) -> bool:
         if now_s - cell.last_used_s <= cell.spec.options.passivate_after_s or cell.phase is Phase.GONE:
             return True  # used again, or gone already
-        if not cell.idle:
-            return False
+        if not cell.idle or (cell.reminders and self.reminders.reading):
+            return False  # what is being read may be older than what it did with its reminders: it has to say so
         cell.phase = Phase.GONE
         del self.cells[cell.key]
         return True
@@ -540,6 +563,21 @@ class Host:
             "entries": self.committer.rows,
             "commit_busy_s": round(self.committer.busy_s, 3),
             "recovered": self.recovery.count,
+            "deadlocks": self.deadlocks.found,
+            "blocked": self.watchdog.blocked,
             "outbox": self.outbox.pending,
             "delivered": self.outbox.delivered,
         }
+
+
+def _run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - a handler's reply
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    except asyncio.CancelledError as error:  # of its own making: a thread's handler cannot be cancelled
+        msg = "the handler raised CancelledError"
+        raise RuntimeError(msg) from error
+    coroutine.close()
+    msg = "the handler suspended without an await"
+    raise RuntimeError(msg)

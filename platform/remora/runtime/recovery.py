@@ -233,6 +233,7 @@ class Rebuild:
         # Its lanes stay: commands taken into the mailbox before or during recovery are taken.
         cell.window = self.window
         cell.forgot_ms = self.forgot_ms
+        cell.reminders = None
         cell.commit = None
 
 

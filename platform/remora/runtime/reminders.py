@@ -46,29 +46,49 @@ class Reminders:
         self._failing: dict[Token, tuple[float, float]] = {}
         """Those whose handler failed: (not before, pause), in seconds."""
         self._room = asyncio.Event()
+        self.reading = False
+        """Whether the store is being asked: what it says may be older than what entities do meanwhile."""
         self.fired = 0
         """Reminders fired so far."""
+
+    def admit(self, cell: Cell, ask: Ask) -> bool:
+        """Return whether a fired reminder is to ring: it may have been cancelled, set anew or missed meanwhile."""
+        name, due_ms = _named(ask)
+        if cell.reminders is not None and cell.reminders.get(name, due_ms) != due_ms:
+            return False
+        row = self._firing.get((cell.key, name, due_ms))
+        now_ms = self._host.clock.now_ms()
+        if row is None or rings(due_ms, row.every, CODES[row.misfire], now_ms):
+            return True
+        self._set_on(cell, cell.open_commit().append, row, now_ms)
+        return False
 
     def add(self, cell: Cell, append: Append, turn: Turn, ask: Ask) -> None:
         """Write what a command set and cancelled; a fired reminder is used up, or set on, by its own command."""
         fired, fired_ms = "", 0
         if ask.flags & REMINDER:
-            fired, fired_ms = msgspec.json.decode(ask.args)["name"], int(ask.command_id.rpartition(":")[2])
+            fired, fired_ms = _named(ask)
             row = self._firing.get((cell.key, fired, fired_ms))
-            append.reminders[cell.key, fired] = None
             if row is not None and row.every and not turn.erase:
-                self._set_on(append, cell.shard.key, row, turn.now_ms)
+                self._set_on(cell, append, row, turn.now_ms)
+            else:
+                self._write(cell, append, fired, None, 0, 0)
         for name, due_ms, every_ms, misfire in turn.reminders:
             if due_ms is not None and name == fired:
                 due_ms = max(due_ms, fired_ms + 1)  # noqa: PLW2901 - due again at the same instant it would be taken for a repeat
-            append.reminders[cell.key, name] = (
-                None if due_ms is None else (cell.key, name, cell.shard.key, due_ms, every_ms, misfire)
-            )
+            self._write(cell, append, name, due_ms, every_ms, misfire)
+
+    def _set_on(self, cell: Cell, append: Append, row: ReminderRow, now_ms: int) -> None:
+        due_ms = next_due_ms(row.due, row.every, CODES[row.misfire], now_ms)
+        self._write(cell, append, row.name, due_ms, row.every, row.misfire)
 
     @staticmethod
-    def _set_on(append: Append, shard: str, row: ReminderRow, now_ms: int) -> None:
-        due_ms = next_due_ms(row.due, row.every, CODES[row.misfire], now_ms)
-        append.reminders[row.entity, row.name] = (row.entity, row.name, shard, due_ms, row.every, row.misfire)
+    def _write(cell: Cell, append: Append, name: str, due_ms: int | None, every_ms: int, misfire: int) -> None:
+        cell.reminders = cell.reminders or {}
+        cell.reminders[name] = due_ms
+        append.reminders[cell.key, name] = (
+            None if due_ms is None else (cell.key, name, cell.shard.key, due_ms, every_ms, misfire)
+        )
 
     async def run(self) -> None:
         """Fire what comes due, until cancelled."""
@@ -89,9 +109,13 @@ class Reminders:
         for token in [token for token, (_, pause_s) in self._failing.items() if self._stale(token, pause_s, now_s)]:
             del self._failing[token]
         while host.shards:
-            rows = await host.store.due(list(host.shards), now_ms, FIRE_MAX, after)
-            for row in rows:
-                self._fire(row, now_ms, now_s)
+            self.reading = True
+            try:
+                rows = await host.store.due(list(host.shards), now_ms, FIRE_MAX, after)
+                for row in rows:
+                    self._fire(row, now_s)
+            finally:
+                self.reading = False
             if len(rows) < FIRE_MAX:
                 return
             after = (rows[-1].due, rows[-1].entity, rows[-1].name)
@@ -103,16 +127,12 @@ class Reminders:
         """Whether a failing reminder was not due any more when it should have rung again."""
         return token not in self._firing and now_s > self._failing[token][0] + 2 * pause_s + BACKOFF_MIN_S
 
-    def _fire(self, row: ReminderRow, now_ms: int, now_s: float) -> None:
+    def _fire(self, row: ReminderRow, now_s: float) -> None:
         host = self._host
         token = (row.entity, row.name, row.due)
         kind, _, ident = row.entity.partition("/")
         spec = host.app.specs.get(kind)
-        shard = host.shard_name(row.entity)
-        if token in self._firing or spec is None or shard not in host.shards:
-            return
-        if not rings(row.due, row.every, CODES[row.misfire], now_ms):
-            self._set_on(host.committer.open().append, shard, row, now_ms)
+        if token in self._firing or spec is None or host.shard_name(row.entity) not in host.shards:
             return
         if self._failing.get(token, (0.0, 0.0))[0] > now_s:
             return
@@ -133,6 +153,11 @@ class Reminders:
         elif self._failing:
             self._failing.pop(token, None)
         self._room.set()
+
+
+def _named(ask: Ask) -> tuple[str, int]:
+    """Return name and due time of a fired reminder."""
+    return msgspec.json.decode(ask.args)["name"], int(ask.command_id.rpartition(":")[2])
 
 
 class _Fired:

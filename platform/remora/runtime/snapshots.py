@@ -53,6 +53,7 @@ def erase(cell: Cell, append: Append) -> None:
         append.states[key] = (key, cell.n, cell.seq, state, 1)
     append.marks[key] = (key, cell.n, _json(cell.marks or {}))
     append.trims.pop(key, None)
+    cell.reminders = dict.fromkeys(cell.reminders or {})
     for named in [named for named in append.reminders if named[0] == key]:
         del append.reminders[named]
     cell.kept = (cell.n,)

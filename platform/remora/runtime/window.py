@@ -59,13 +59,8 @@ def _recall_send(cell: Cell, ask: Ask) -> tuple[int, bytes] | None:
 
 
 def _check_same(cell: Cell, ask: Ask, recorded: int) -> None:
-    if not recorded:
+    if not recorded or fingerprint(ask.method, ask.args) == recorded:
         return
-    try:
-        if fingerprint(ask.method, ask.args) == recorded:
-            return
-    except ValueError:
-        pass  # no JSON at all is certainly not what was recorded
     if ask.chain:
         msg = (
             f"{ask.chain[-1]} ran a command again and asked {cell.key}.{ask.method} something else than the first time "

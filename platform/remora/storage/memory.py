@@ -253,6 +253,7 @@ class MemoryStore:
 
     def renew(self, incarnation: int, at_s: float) -> None:
         """Renew a lease."""
+        self._check_incarnation(incarnation)
         self._leases[incarnation] = at_s
 
     async def leases(self) -> dict[int, float]:

@@ -130,6 +130,8 @@ class SqliteStore:
         self._write: sqlite3.Connection
         self._read: sqlite3.Connection
         self._lease: sqlite3.Connection
+        self._fences: sqlite3.Connection
+        """The journal, as the lease threads read it."""
         self._turn = -1
         self._closed = False
 
@@ -181,6 +183,7 @@ class SqliteStore:
     def _connect(self) -> None:
         self._write = self._connection(self.path, "FULL")
         self._read = self._connection(self.path, "FULL")
+        self._fences = self._connection(self.path, "FULL")
         self._lease = self._connection(Path(f"{self.path}-leases"), "OFF")
         self._lease.execute(
             "CREATE TABLE IF NOT EXISTS leases (incarnation INTEGER PRIMARY KEY, renewed REAL NOT NULL)"
@@ -247,7 +250,7 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._writer.shutdown)
         await loop.run_in_executor(None, self._reader.shutdown)
-        for name in ("_write", "_read", "_lease"):
+        for name in ("_write", "_read", "_lease", "_fences"):
             connection = getattr(self, name, None)
             if connection is not None:
                 connection.close()
@@ -295,8 +298,8 @@ class SqliteStore:
                 self._write.execute("ROLLBACK")
             raise
 
-    def _check_incarnation(self, incarnation: int) -> None:
-        row = self._write.execute("SELECT fenced FROM hosts WHERE incarnation = ?", (incarnation,)).fetchone()
+    def _check_incarnation(self, incarnation: int, connection: sqlite3.Connection) -> None:
+        row = connection.execute("SELECT fenced FROM hosts WHERE incarnation = ?", (incarnation,)).fetchone()
         if row is None or row[0]:
             raise self._ended(incarnation)
 
@@ -348,13 +351,24 @@ class SqliteStore:
 
     async def load(self, wants: Sequence[Want]) -> list[Recovered]:
         """Read entities back, all in one statement."""
-        return await self._on(self._reader, self._one, _LOAD, (_encode(wants).decode(),), _decode_recovered)
+        return await self._on(self._reader, self._of_entities, _LOAD, (_encode(wants).decode(),), _decode_recovered)
 
     async def entries(self, entity: str, after: int, limit: int) -> list[Tail]:
         """Read entries behind a number."""
         statement = f"""SELECT json_group_array(json_array({_TAIL})) FROM (
             SELECT * FROM entries WHERE entity = ? AND n > ? ORDER BY n LIMIT ?)"""  # noqa: S608 - constant text
-        return await self._on(self._reader, self._one, statement, (entity, after, limit), _decode_tail)
+        return await self._on(self._reader, self._of_entities, statement, (entity, after, limit), _decode_tail)
+
+    def _of_entities(self, statement: str, values: Sequence[Any], decode: Callable[[str], T]) -> T:
+        """Read what entities have written. What keeps that from being read may be theirs, and not the store's state."""
+        try:
+            return self._one(statement, values, decode)
+        except sqlite3.OperationalError as error:
+            # Text that is no UTF-8 (Python's own error, without a code), or JSON that is none.
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR:
+                raise
+            msg = f"The store {self.url} holds what cannot be read: {error}"
+            raise Corrupt(msg) from error
 
     def _one(self, statement: str, values: Sequence[Any], decode: Callable[[str], T]) -> T:
         text = self._read.execute(statement, values).fetchone()[0]
@@ -364,7 +378,7 @@ class SqliteStore:
         """Read recorded events."""
         statement = """SELECT json_group_array(json_array(n, seq, events, command_id, at)) FROM (
             SELECT * FROM entries WHERE entity = ? AND seq > ? AND events IS NOT NULL ORDER BY n LIMIT ?)"""
-        return await self._on(self._reader, self._one, statement, (entity, after_seq, limit), _decode_events)
+        return await self._on(self._reader, self._of_entities, statement, (entity, after_seq, limit), _decode_events)
 
     async def outbox(self, shards: Iterable[str], limit: int) -> list[OutboxRow]:
         """Read undelivered sends."""
@@ -443,7 +457,7 @@ class SqliteStore:
 
     def _reincarnate(self, incarnation: int) -> int:
         with self._turn_taken(), self._transaction() as connection:
-            self._check_incarnation(incarnation)
+            self._check_incarnation(incarnation, connection)
             cursor = connection.execute(
                 """INSERT INTO hosts (name, node, machine, pid, started, dedicated)
                    SELECT name, node, machine, pid, started, dedicated FROM hosts WHERE incarnation = ?""",
@@ -460,14 +474,19 @@ class SqliteStore:
         """Renew a lease; blocking."""
         try:
             self._lease.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (incarnation, at_s))
+            # Last: one that was fenced by now must not believe that it may answer for another term of its lease.
+            self._check_incarnation(incarnation, self._fences)
         except sqlite3.Error as error:
             raise self._translate(error) from error
 
     async def leases(self) -> dict[int, float]:
         """Read all leases."""
-        return await self._on(
-            self._reader, lambda: dict(self._lease.execute("SELECT incarnation, renewed FROM leases").fetchall())
-        )
+        return await self._on(self._reader, self._leases)
+
+    def _leases(self) -> dict[int, float]:
+        # Who cannot write here must not judge hosts by what they could not write either: a full disk ends nobody.
+        self._lease.execute("INSERT OR REPLACE INTO leases VALUES (0, 0.0)")
+        return dict(self._lease.execute("SELECT incarnation, renewed FROM leases WHERE incarnation > 0").fetchall())
 
     async def lead(self) -> int:
         """Begin a leader term."""
@@ -538,6 +557,6 @@ class SqliteStore:
 
     def _release(self, incarnation: int, shards: Sequence[str]) -> None:
         with self._turn_taken(), self._transaction() as connection:
-            self._check_incarnation(incarnation)
+            self._check_incarnation(incarnation, connection)
             for shard in shards:
                 connection.execute("UPDATE shards SET owner = 0 WHERE shard = ? AND owner = ?", (shard, incarnation))
