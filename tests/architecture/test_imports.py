@@ -22,6 +22,12 @@ def test_import_remora_loads_neither_ray_nor_any_web_framework() -> None:
     assert loaded.split() == []
 
 
+def test_the_test_kit_is_loaded_by_those_who_ask_for_it_and_needs_no_pytest() -> None:
+    code = "import sys, remora; print('remora.testing' in sys.modules); import remora.testing; print('pytest' in sys.modules)"
+
+    assert run(sys.executable, "-c", code).split() == ["False", "False"]
+
+
 def test_the_entities_of_the_first_examples_load_nothing_heavy_either() -> None:
     code = f"import sys, entities.account, entities.counter; print(*[m for m in {HEAVY} if m in sys.modules])"
 

@@ -5,7 +5,10 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8"))
+NAMED = re.findall(
+    r"`((?:tests|platform/remora/testing)/[\w/]+\.py)::(\w+)`",
+    (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8"),
+)
 
 
 def names_in(path: str) -> set[str]:

@@ -562,6 +562,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *, stories: int, steps: int) -> None:
             stateful_step_count=steps,
             deadline=None,
             print_blob=True,
+            report_multiple_bugs=False,  # one story is enough, and is shrunk sooner
             suppress_health_check=list(HealthCheck),
         ),
     )

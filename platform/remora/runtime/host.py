@@ -35,6 +35,7 @@ from remora.ids import check_entity_id
 from remora.journal import Store
 from remora.lifecycle import Phase, step
 from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
+from remora.runtime import inspection
 from remora.runtime.calls import TurnCalls, cycle_message
 from remora.runtime.cell import Cell, Item
 from remora.runtime.committer import Commit, Committer, Sink
@@ -46,7 +47,6 @@ from remora.runtime.reminders import Reminders
 from remora.runtime.session import Session
 from remora.runtime.shard import Shard
 from remora.runtime.watchdog import Running, Watchdog
-from remora.schema.reading import split_name
 from remora.sharding.hashing import entity_key, shard_of
 from remora.sharding.table import HostRow, ShardRow
 
@@ -429,11 +429,11 @@ class Host:
             raise NotOwner(msg, entity=key)
         check_entity_id(ask.id, ask.type)
         if ask.method == "$why":
-            sink.answer(ask.n, VALUE, _json(self.why(key, cell)))
+            sink.answer(ask.n, VALUE, _json(inspection.why(self, key, cell)))
         elif ask.method == "$waits":
             sink.answer(ask.n, VALUE, _json(waits_of(cell)))
         elif ask.method == "$events":
-            self.spawn(self._events(spec, key, ask, sink))
+            self.spawn(inspection.events(self, spec, key, ask, sink))
         else:
             (cell or self._activate(spec, shard, ask.id, key)).offer(ask, sink, deadline_s)
 
@@ -528,53 +528,6 @@ class Host:
         self.log.warning("%s.%s failed: %r", cell.key, handler, failure, exc_info=failure)
 
     # -- looking at it -----------------------------------------------------------------------------------
-
-    def why(self, key: str, cell: Cell | None) -> dict[str, Any]:
-        """Return what an entity does or waits for, and for how long."""
-        about: dict[str, Any] = {
-            "entity": key,
-            "host": self.name,
-            "node": self.row.node,
-            "phase": "passive",
-            "mailbox": 0,
-        }
-        if cell is None:
-            return about
-        now_s = self.clock.monotonic_s()
-        about |= {
-            "phase": cell.phase.value,
-            "mailbox": len(cell.mailbox),
-            "idle_s": round(max(now_s - cell.last_used_s, 0.0), 3),
-            "committing": cell.commit is not None and not cell.commit.done,
-            "entries": cell.n,
-        }
-        if cell.turn is not None:
-            _, handler, turn = cell.turn
-            running = {"method": handler.name, "since_s": round(now_s - cell.busy_since_s, 3), "chain": turn.chain}
-            about["running"] = running
-        if cell.reason is not None:
-            about["reason"] = cell.reason.message
-        return about
-
-    async def _events(self, spec: EntitySpec, key: str, ask: Ask, sink: Sink) -> None:
-        try:
-            query = msgspec.json.decode(ask.args)
-            after, limit = int(query["after"]), min(int(query["limit"]), 1000)
-            rows = await self.store.events(key, after, limit) if spec.durable else []
-            out: list[dict[str, Any]] = []
-            for row in rows:
-                events = _decode_events(row.events)
-                for place, (written, data) in enumerate(events):
-                    seq = row.seq - len(events) + place + 1
-                    if seq > after and len(out) < limit:
-                        name, version = split_name(written)
-                        out.append(
-                            {"seq": seq, "event": name, "data": data, "command_id": row.command_id, "at_ms": row.at}
-                            | ({"version": version} if version > 1 else {})
-                        )
-            sink.answer(ask.n, VALUE, _json(out))
-        except RemoraError as error:
-            sink.answer(ask.n, ERROR, error.encode())
 
     def status(self) -> dict[str, Any]:
         """Return counters of this host."""

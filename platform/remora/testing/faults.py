@@ -231,6 +231,8 @@ class FaultyStore:
 
     def renew(self, incarnation: int, at_s: float) -> None:
         """Renew a lease; it can be failed, but neither delayed nor held."""
+        self._check_incarnation(incarnation)
+        self._check_incarnation(incarnation)
         fault = self._next["renew"].pop(0) if self._next["renew"] else None
         if fault is Fault.BEFORE_WRITE:
             raise self.error()

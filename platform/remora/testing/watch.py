@@ -21,7 +21,8 @@ from remora.errors import InvalidArgument
 from remora.testing.compare import first_difference
 from remora.testing.outside import Message, Outside, UnansweredCall
 
-_UNWATCHED = frozenset({"calls", "spoiled", "events"})
+_UNWATCHED = frozenset({"broken", "calls", "events", "spoiled", "waits"})
+"""Fields of a turn that are not what the handler asked for, or are compared by themselves."""
 
 
 class EffectMismatch(AssertionError):  # noqa: N818 - states what was found
@@ -121,7 +122,7 @@ class Watch:
         del self._outside.calls[began:]
         run.after = copy.deepcopy(entity.state)
         # The runtime empties the turn's lists when a command is refused.
-        run.turn = dataclasses.replace(turn, **_lists(turn))
+        run.turn = dataclasses.replace(turn, **_collections(turn))
         return run
 
     # -- what is checked -------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ def _scratch(entity: Entity[Any]) -> Entity[Any]:
     turn = entity._turn  # noqa: SLF001 - the runtime's half of Entity
     beside: Entity[Any] = type(entity)()
     beside.id, beside.state = entity.id, copy.deepcopy(entity.state)
-    beside._turn = None if turn is None else dataclasses.replace(turn, **_lists(turn))  # noqa: SLF001 - as above
+    beside._turn = None if turn is None else dataclasses.replace(turn, **_collections(turn))  # noqa: SLF001 - as above
     return beside
 
 
@@ -220,8 +221,9 @@ def _listen(entity: EventSourced[Any, Any], emitted: list[Event]) -> None:
     vars(entity)["emit"] = emit  # on this instance, until the run ends
 
 
-def _lists(turn: Turn) -> dict[str, Any]:
-    return {f.name: list(value) for f in dataclasses.fields(turn) if isinstance(value := getattr(turn, f.name), list)}
+def _collections(turn: Turn) -> dict[str, Any]:
+    values = {f.name: getattr(turn, f.name) for f in dataclasses.fields(turn)}
+    return {name: copy.copy(value) for name, value in values.items() if isinstance(value, list | dict)}
 
 
 def _did(run: Run) -> dict[str, Any]:

@@ -71,6 +71,8 @@ async def test_a_fenced_incarnation_writes_nothing_any_more_and_another_one_does
         await store.reincarnate(host)
     with pytest.raises(Fenced):
         await store.release(host, ["0"])
+    with pytest.raises(Fenced):
+        store.renew(host, 1.0)
 
     await store.append(await store.join(HostRow(0, "host-1")), entry(1))
     assert await last(store) == 1

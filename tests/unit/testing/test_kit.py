@@ -119,7 +119,19 @@ class Purse(EventSourced[Total, Added]):
         self.state.total += 1
         return 0
 
+    @command
+    async def every(self, seconds: float) -> None:
+        self.remind("tick", after=seconds, every=seconds)
+
+    @command
+    async def forget(self) -> None:
+        self.emit(Added(amount=1))
+        self.erase()
+
     async def on_reminder(self, name: str) -> None:
+        if name == "tick":
+            self.emit(Added(amount=1))
+            return
         if name == "broken":
             msg = "no bell"
             raise ValueError(msg)
@@ -216,7 +228,7 @@ async def test_a_command_shows_its_events_its_state_and_its_reply() -> None:
     assert result.state == Balance(amount=10)
     assert result.reply == 10
     assert result.rejected is None
-    assert (result.sends, result.calls, result.reminders, result.deleted) == ([], [], {}, False)
+    assert (result.sends, result.calls, result.reminders, result.erased) == ([], [], {}, False)
 
 
 async def test_a_rejection_is_a_result_that_has_no_reply_and_left_nothing() -> None:
@@ -370,6 +382,37 @@ async def test_a_reminder_that_raises_fails_the_test_and_one_that_rejects_is_sho
     await purse.run(Purse.remind_me, "broken")
     with pytest.raises(HandlerFailed, match="no bell"):
         await purse.clock.advance(5)
+
+
+async def test_a_reminder_that_raised_rings_again_when_time_passes(purse: EntityKit[Total, Added]) -> None:
+    await purse.run(Purse.remind_me, "broken")
+
+    for seconds in (5, 0, 1):
+        with pytest.raises(HandlerFailed, match="no bell"):
+            await purse.clock.advance(seconds)
+
+
+async def test_a_periodic_reminder_rings_at_every_period(purse: EntityKit[Total, Added]) -> None:
+    result = await purse.run(Purse.every, 10)
+    assert result.reminders["tick"] is not None
+    assert result.reminders["tick"].every == timedelta(seconds=10)
+
+    rang = await purse.clock.advance(35)
+
+    assert [outcome.state.total for outcome in rang] == [1, 2, 3]
+    assert list(await purse.reminders()) == ["tick"]
+
+
+async def test_an_erased_entity_is_shown_as_it_begins_anew(purse: EntityKit[Total, Added]) -> None:
+    await purse.run(Purse.add, 5)
+    await purse.run(Purse.later, 60)
+
+    result = await purse.run(Purse.forget)
+
+    assert (result.erased, result.state.total, result.events) == (True, 0, [Added(amount=1)])
+    assert await purse.reminders() == {}
+    await purse.restart()
+    assert (await purse.run(Purse.add, 1)).reply == 1
 
 
 async def test_a_reminder_outlives_a_restart(purse: EntityKit[Total, Added]) -> None:

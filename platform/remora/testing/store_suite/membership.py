@@ -143,6 +143,15 @@ class MembershipContract(OnAStore):
 
         assert (await store.read_table()).shards == {"0": ShardRow(host, 2), "1": ShardRow(0, 2)}
 
+    async def test_a_fenced_incarnation_renews_no_lease(self, store: Store) -> None:
+        host, other = await store.join(HOST), await store.join(HOST)
+        store.renew(host, 1.0)
+        await store.write_table(await store.lead(), 1, [host], {"3": ShardRow(other, 2)})
+
+        with pytest.raises(Fenced, match="has ended"):
+            store.renew(host, 2.0)
+        store.renew(other, 2.0)
+
     async def test_leases_are_the_last_renewal_per_incarnation(self, store: Store) -> None:
         first, second = await store.join(HOST), await store.join(HOST)
         for number, at_s in ((first, 1.25), (second, 2.0), (first, 3.5)):

@@ -147,7 +147,7 @@ BEGIN
 
     IF _states IS NOT NULL THEN
         INSERT INTO states (entity, n, seq, state, version)
-        SELECT v ->> 0, (v ->> 1)::bigint, (v ->> 2)::bigint, v ->> 3, (v ->> 4)::integer
+        SELECT v ->> 0, (v ->> 1)::bigint, (v ->> 2)::bigint, v ->> 3, (v ->> 4)::bigint
         FROM jsonb_array_elements(_states) v
         ON CONFLICT (entity) DO UPDATE
         SET n = excluded.n, seq = excluded.seq, state = excluded.state, version = excluded.version;
@@ -155,7 +155,7 @@ BEGIN
 
     IF _snapshots IS NOT NULL THEN
         INSERT INTO snapshots (entity, n, seq, state, version)
-        SELECT v ->> 0, (v ->> 1)::bigint, (v ->> 2)::bigint, v ->> 3, (v ->> 4)::integer
+        SELECT v ->> 0, (v ->> 1)::bigint, (v ->> 2)::bigint, v ->> 3, (v ->> 4)::bigint
         FROM jsonb_array_elements(_snapshots) v
         ON CONFLICT (entity, n) DO UPDATE
         SET seq = excluded.seq, state = excluded.state, version = excluded.version;
