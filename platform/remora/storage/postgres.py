@@ -111,6 +111,10 @@ FROM journal
 """By how many transactions this server is behind the journal; positive only when the journal was brought from another."""
 
 
+def _ended(incarnation: int) -> Fenced:
+    return Fenced(f"Incarnation {incarnation} has ended: its shards belong to others now.")
+
+
 def _columns(entries: Sequence[EntryRow]) -> list[Sequence[Any]]:
     """Return entries as nine columns, which is how PostgreSQL takes many rows in one statement."""
     if not entries:
@@ -281,8 +285,7 @@ class PostgresStore:
         async def entries(connection: Any) -> None:  # noqa: ANN401 - the driver has no types
             status: str = await connection.execute(_APPEND_ENTRIES, incarnation, *_columns(append.entries))
             if int(status.rpartition(" ")[2]) != len(append.entries):
-                msg = f"Incarnation {incarnation} has ended: its shards belong to others now."
-                raise Fenced(msg)
+                raise _ended(incarnation)
 
         async def everything(connection: Any) -> None:  # noqa: ANN401 - the driver has no types
             parts = (
@@ -401,7 +404,14 @@ class PostgresStore:
         """Renew a lease; blocking."""
         if self._writer is None:
             raise self._not_open()
-        self._lease.run(lambda connection: connection.execute(_RENEW, incarnation, at_s))
+
+        async def renewed(connection: Any) -> bool:  # noqa: ANN401 - the driver has no types
+            await connection.execute(_RENEW, incarnation, at_s)
+            # A statement of its own, and last: one that was fenced by now must not believe that it may answer for another term.
+            return bool(await connection.fetchval("SELECT NOT fenced FROM hosts WHERE incarnation = $1", incarnation))
+
+        if not self._lease.run(renewed):
+            raise _ended(incarnation)
 
     async def leases(self) -> dict[int, float]:
         """Read all leases."""
