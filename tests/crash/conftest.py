@@ -1,17 +1,23 @@
 """Stores and processes of the crash tests."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import postgres
 from tests.crash.lives import Life
 
 
-@pytest.fixture(params=["sqlite"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "postgres"])
+async def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     """The store of a test, empty."""
-    return {"sqlite": f"sqlite:///{tmp_path}/crash.db"}[request.param]
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/crash.db"
+    else:
+        url = await postgres.fresh_database()
+        yield url
+        await postgres.drop_database(url)
 
 
 class Lives:

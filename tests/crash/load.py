@@ -142,7 +142,8 @@ class Load:
 
 async def ask_again(client: Client, witness: Witness, journal: Journal) -> int:
     """Ask for the latest answers once more, and for the states: all as it was; return how many were repeated."""
-    _, answers, _ = witness.read()
+    sent, answers, _ = witness.read()
+    told = {command.value: command.inbox for command in sent}
     latest: dict[str, list[Answered]] = {}
     for one in answers:
         if one.command_id:
@@ -154,7 +155,10 @@ async def ask_again(client: Client, witness: Witness, journal: Journal) -> int:
         for one in latest.get(key, [])[-REPEATS:]:
             again = ref.with_options(command_id=one.command_id)
             try:
-                reply = await (again.add(one.value) if one.what == "reply" else again.refuse(one.value))
+                if told[one.value]:
+                    reply = await again.add_and_tell(one.value, told[one.value])
+                else:
+                    reply = await (again.add(one.value) if one.what == "reply" else again.refuse(one.value))
             except Rejected as no:
                 assert one.what == "no", one
                 reply = Prefix.model_validate_json(no.message)

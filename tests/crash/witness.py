@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import zlib
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import asyncpg
+
 from remora.messages import VALUE
-from tests.crash.app import Prefix
+from tests.crash.app import Prefix, app
 
 
 class Sent(NamedTuple):
@@ -108,9 +112,20 @@ class Journal(NamedTuple):
 
 def read_rows(store_url: str, statement: str, *values: object) -> list[Any]:
     """Read from a store with nothing of the platform in between."""
+    if store_url.startswith("postgresql:"):
+        with ThreadPoolExecutor(1) as own:  # a loop of its own: the caller may be in one
+            return own.submit(asyncio.run, _read_postgres(store_url, statement, values)).result(30.0)
     path = store_url.removeprefix("sqlite:///")
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)) as connection:
         return connection.execute(statement, values).fetchall()
+
+
+async def _read_postgres(store_url: str, statement: str, values: tuple[object, ...]) -> list[Any]:
+    connection = await asyncpg.connect(store_url, server_settings={"search_path": f"remora_{app.name}"})
+    try:
+        return [tuple(row) for row in await connection.fetch(statement, *values)]
+    finally:
+        await connection.close()
 
 
 def read_journal(store_url: str) -> Journal:
