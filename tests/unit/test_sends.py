@@ -1,5 +1,7 @@
 """Durable sends: they leave with their command's commit, arrive once and in order, whatever is lost on the way."""
 
+# ruff: noqa: SLF001 - rows are spoilt by hand
+
 import asyncio
 import sqlite3
 from collections.abc import Iterator
@@ -238,6 +240,29 @@ async def test_parked_sends_are_listed_with_what_was_to_be_sent_and_delivered_on
         assert await client.ref(Listener, "a").heard() == ["two", "bad one"]
         assert await client.ref(Listener, "b").heard() == ["bad one"]
         assert await teller.release_sends() == 0
+
+
+async def test_sends_that_cannot_be_read_are_parked_and_hold_up_nobody() -> None:
+    async with running(hosts=2) as (platform, client):
+        store: Any = platform.store
+        store.hold()
+        telling = [asyncio.ensure_future(client.ref(Teller, name).tell(["a"], name)) for name in ("s", "t")]
+        await until(lambda: store.waiting)
+        for host in platform.hosts.values():
+            host.outbox._begin = lambda *_: None  # type: ignore[method-assign]  # they stay in the store
+        store.let_go()
+        await asyncio.gather(*telling)
+        (kept,) = [key for key in store.inner._outbox if key[0] == "teller/s"]
+        row = store.inner._outbox[kept]
+        store.inner._outbox[kept] = (*row[:3], b'[["listener"')
+        for name in list(platform.hosts):
+            await platform.crash(name)
+
+        await outbox_is_empty(platform, parked=1)
+
+        assert await client.ref(Listener, "a").heard() == ["t"]
+        assert "cannot be read" in (await platform.registry.status())["parked"][0]["reason"]
+        assert await client.ref(Teller, "s").release_sends() == 0
 
 
 async def test_only_the_sends_of_a_command_that_failed_are_parked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,16 +170,24 @@ class Outbox:
             self._scan_again.difference_update(names)
             ready = [item for name in asked if name not in names for item in self._scanning.pop(name)]
             ready += [
-                (row.entity, row.n, self._enter(row))
+                (row.entity, row.n, sends)
                 for row in rows
-                if (row.entity, row.n) not in self._rows and self._host.shard_name(row.entity) not in names
+                if (row.entity, row.n) not in self._rows
+                and self._host.shard_name(row.entity) not in names
+                and (sends := self._enter(row))
             ]
             # By number, read and held back alike: a receiver takes one that comes behind a later one for delivered.
             for key, n, sends in sorted(ready, key=lambda item: item[:2]):
                 self._begin(key, n, sends)
 
     def _enter(self, row: OutboxRow) -> list[Send]:
-        sends = _read(row.sends)
+        try:
+            sends = _read(row.sends)
+        except ValueError as error:  # one row that cannot be read must not hold up all others
+            reason = f"what was to be sent cannot be read: {error}"
+            self._host.log.warning("sends of %s at entry %d are parked: %s", row.entity, row.n, reason)
+            self._host.committer.open().append.parked.append((reason, row.sends.encode(), row.entity, row.n))
+            return []
         self._rows[row.entity, row.n] = Row(row.entity, row.n, len(sends))
         return sends
 
@@ -196,13 +204,17 @@ class Outbox:
             return
         released = 0
         for row in rows:
-            if (row.entity, row.n) not in self._releasing:
-                released += self._release(cell, row)
+            if (row.entity, row.n) in self._releasing:
+                continue
+            try:
+                sends = _read(row.sends)
+            except ValueError:
+                continue  # as it was when it was parked: it stays
+            released += self._release(cell, row, sends)
         cell.answer(sink, ask.n, VALUE, _json(released))
 
-    def _release(self, cell: Cell, row: ParkedRow) -> int:
+    def _release(self, cell: Cell, row: ParkedRow, sends: list[Send]) -> int:
         key = (row.entity, row.n)
-        sends = _read(row.sends)
         commit = cell.note(f"$release:{row.n}")
         commit.append.delivered.append(key)
         self._releasing.add(key)

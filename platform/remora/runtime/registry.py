@@ -351,7 +351,14 @@ class Registry:
             ],
             "outbox": {"undelivered": undelivered, "parked": parked},
             "parked": [
-                {"entity": row.entity, "sends": msgspec.json.decode(row.sends), "reason": row.reason}
+                {"entity": row.entity, "sends": _readable(row.sends), "reason": row.reason}
                 for row in (await self._store.parked(PARKED_SHOWN) if parked else [])
             ],
         }
+
+
+def _readable(sends: str) -> list[Any]:
+    try:
+        return msgspec.json.decode(sends, type=list[Any])
+    except ValueError:
+        return []  # parked because nobody can read it: the reason says so
