@@ -1,5 +1,6 @@
 """Events and states of older releases are brought up to the present form; those of newer ones are refused."""
 
+import os
 import types
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ import remora
 from remora import ContractError, Corrupt, Durable, Event, EventSourced, command
 from remora.contract import EntitySpec
 from remora.journal import Append, Store
+from remora.process import machine_identity
 from remora.schema.reading import UnreadableEvent, UnreadableState, read_events, read_state, split_name
 from remora.sharding.table import HostRow
 from remora.storage.memory import MemoryStore
@@ -206,7 +208,7 @@ def test_name_and_version_are_told_apart(written: str, read: tuple[str, int]) ->
 async def test_a_journal_that_holds_nothing_readable_below_its_snapshots_stops_that_entity_alone() -> None:
     store, app = Kept(), second()
     await store.open(app.name, app.settings.shards)
-    host = await store.join(HostRow(0, "h"))
+    host = await store.join(HostRow(0, "h", machine=machine_identity(), pid=os.getpid()))
     append = Append(entries=[("ledger/a", 1, 1, b'[["Paid@2",{"pence":1}]]', "c", 0, b"null", 0, 0)])
     append.snapshots["ledger/a"] = ("ledger/a", 1, 1, b'{"pence":"many"}', 1, 2)
     await store.append(host, append)
