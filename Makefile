@@ -41,7 +41,7 @@ OTHER_TESTS := $(addprefix tests/,architecture conformance simulation flights cr
 # The unit tests come first and alone, so that their time (at most 20 s) stands in the output.
 # Exit status 5 is pytest's "nothing selected".
 test: $(STAMP) ## every test that is not slow: ARGS="-k fence" narrows it down
-	$(PYTEST) -m "not slow" -n 2 $(ARGS) tests/unit || [ $$? -eq 5 ]
+	$(PYTEST) -m "not slow" -n 3 $(ARGS) tests/unit || [ $$? -eq 5 ]
 	$(PYTEST) -m "not slow" $(ARGS) $(OTHER_TESTS) || [ $$? -eq 5 ]
 
 test-slow: $(STAMP) ## the slow tests
