@@ -94,12 +94,12 @@ def turn_is_held(store_url: str) -> bool:
 
 
 async def freeze(life: Life, link: Link, where: str, store_url: str, rng: random.Random) -> None:
-    """Stop a process: anywhere, between two commits, within a statement that writes, or with a commit ready."""
-    if where in {"writing", "ready"}:
+    """Stop a process: anywhere, between two commits, or within a statement that writes."""
+    if where == "writing":
         asking = asyncio.create_task(link.ask("freeze", where))  # it may stop before it answers
         await until(lambda: life.frozen, 10.0, "it is frozen")
         asking.cancel()
-        assert write_lock_is_held(store_url) is (where == "writing")
+        assert write_lock_is_held(store_url)
         return
     while True:
         await asyncio.sleep(rng.uniform(0.0, 0.3))  # noqa: TID251 - the moment of the stop
@@ -146,15 +146,16 @@ async def test_a_writer_suspended_past_its_lease_commits_nothing_acknowledges_no
         if where in {"quiet", "ready"}:  # it has nothing to commit, and so no commit that fails
             await before.finish()
             await until(lambda: read_journal(lives.store_url).outbox == 0, 20.0, "all sends are delivered")
-        alone = asyncio.create_task(freeze(first, listeners[0], where, lives.store_url, rng))
         if where == "ready":
             # One commit, of an entity that nobody else writes: nothing but the fence keeps it out.
             own = before.clients[0].ref(Ledger, "first").with_options(deadline_s=2 * LATER_S)
-            await asyncio.sleep(0.3)  # noqa: TID251 - the process is asked to stop at its next commit before it gets one
+            await listeners[0].ask("freeze", where)  # it has nothing to commit yet, and so answers
             commanded = asyncio.create_task(own.add(SECOND - 100))
-            await alone
+            await until(lambda: first.frozen, 10.0, "it is frozen")
             commanded.cancel()
-        await alone
+            assert not write_lock_is_held(lives.store_url)
+        else:
+            await freeze(first, listeners[0], where, lives.store_url, rng)
         began_s = time.perf_counter()
         second.begin()
         await until(lambda: after.witness.answers > 500, TAKEN_OVER_S, "the second process has taken over")
