@@ -1,10 +1,14 @@
 """A start that cannot succeed."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from entities.account import app
 from remora.cluster.ray_process import free_ports
+from remora.schema.describe import describe, to_text
+from remora.storage.sqlite import SqliteStore
 from tests.e2e.machine import processes, remora, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
@@ -22,6 +26,30 @@ def test_a_start_that_fails_leaves_nothing_running(tmp_path: Path) -> None:
     assert "Traceback" not in up.err
     until(lambda: not processes(str(tmp_path)), 10, "every process has ended")
     assert remora("status", home=tmp_path).code == 4
+
+
+def test_a_release_that_cannot_read_what_the_store_holds_does_not_start_and_says_what_to_do(tmp_path: Path) -> None:
+    async def written_by_another_release() -> None:
+        """Its Account had one event more."""
+        schema = describe(app)
+        events = schema["entities"]["account"]["events"]
+        events["Closed"] = events["Deposited"]
+        store = SqliteStore(tmp_path / "bank.db")
+        await store.open(app.name, app.settings.shards)
+        await store.set_schema(to_text(schema))
+        await store.close()
+
+    asyncio.run(written_by_another_release())
+    up = remora(
+        "up", "entities.account:app", "--port", str(free_ports(1)[0]), "--store", f"sqlite:///{tmp_path / 'bank.db'}",
+        home=tmp_path,
+    )  # fmt: skip
+
+    assert up.code == 4, up.err
+    assert "Closed" in up.err
+    assert "remora schema check" in up.err
+    assert "Traceback" not in up.err
+    until(lambda: not processes(str(tmp_path)), 10, "every process has ended")
 
 
 def test_a_cluster_that_does_not_answer_is_refused_soon(tmp_path: Path) -> None:
