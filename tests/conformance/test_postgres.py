@@ -16,7 +16,7 @@ from remora.errors import Fenced, RemoraError, StoreMismatch, StoreUnavailable
 from remora.journal import Append, EntryRow, Want
 from remora.sharding.table import HostRow, ShardRow
 from remora.storage import postgres as adapter
-from remora.storage.open import open_store, visible_url
+from remora.storage.open import open_store, open_to_read, visible_url
 from remora.storage.postgres import PostgresStore
 from tests import postgres
 from tests.clock import turns, until
@@ -692,3 +692,18 @@ async def test_a_closed_store_says_that_it_is_closed(store: PostgresStore) -> No
 def test_what_is_recorded_of_a_url_has_no_password_and_a_name_of_a_variable_stays_as_it_is() -> None:
     assert visible_url("postgresql://teller:hunter2@db/bank") == "postgresql://teller@db/bank"
     assert visible_url("env:BANK_STORE") == "env:BANK_STORE"
+
+
+async def test_a_database_that_is_only_looked_into_is_left_as_it_is(url: str, watch: Any) -> None:
+    with open_to_read(url) as looked_into, pytest.raises(StoreMismatch, match="no tables of the app 'bank'"):
+        await looked_into.open(APP, SHARDS)
+    assert await watch.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = 'remora_bank'") == 0
+
+    store = PostgresStore(url)
+    await store.open(APP, SHARDS)
+    await store.set_schema("kept")
+    await store.close()
+    with open_to_read(url) as looked_into:
+        await looked_into.open(APP, SHARDS)
+        assert await looked_into.schema() == "kept"
+        await looked_into.close()

@@ -40,8 +40,9 @@ async def live(client: remora.Client) -> dict[str, Any]:
     for word in ("first", "second", "third"):
         await one.tell("two", word)
     await one.wake("later", FAR_S)
-    while len((await two.snapshot())["heard"]) < 3:  # noqa: ASYNC110 - what it waits for is in another entity
-        await asyncio.sleep(0.01)  # noqa: TID251 - between looks
+    async with asyncio.timeout(10):
+        while len((await two.snapshot())["heard"]) < 3:  # noqa: ASYNC110 - what it waits for is in another entity
+            await asyncio.sleep(0.01)  # noqa: TID251 - between looks
     refs: dict[str, Any] = {
         "account/alice": alice,
         "account/Zoë ü-x": zoe,

@@ -73,14 +73,18 @@ async def test_sends_calls_and_reminders_survive_the_loss_of_hosts_and_moves(url
 async def test_commands_go_on_while_hosts_crash_and_none_is_lost_or_doubled(url: str) -> None:
     async with platforms.running(things.app, PostgresStore(url), hosts=2) as (platform, client):
         names = [str(number) for number in range(20)]
+        answered = 0
 
         async def add(name: str) -> None:
+            nonlocal answered
             for _ in range(15):
                 await client.ref(Till, name).with_options(deadline_s=20).add(1)
+                answered += 1
 
         working = asyncio.gather(*(add(name) for name in names))
-        for host in ("host-1", "host-2"):
-            await asyncio.sleep(0.1)  # noqa: TID251 - somewhere in the middle
+        for host, at in (("host-1", 60), ("host-2", 180)):
+            await until(lambda: answered >= at, 20.0)  # noqa: B023 - awaited in this round
+            assert answered < 20 * 15, "there is still work to lose"
             await platform.crash(host)
         await working
 

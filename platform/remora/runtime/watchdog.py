@@ -27,13 +27,11 @@ _real_s = time.monotonic  # noqa: TID251 - as above
 class Running:
     """What a host's loop runs at this moment, where it runs a handler that never awaits."""
 
-    __slots__ = ("entity", "method", "turns")
+    __slots__ = ("entity", "method")
 
     def __init__(self) -> None:
         self.entity = ""
         self.method = ""
-        self.turns = 0
-        """Handlers run so far."""
 
 
 class Watchdog:

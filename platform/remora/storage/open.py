@@ -13,7 +13,8 @@ from remora.errors import StoreMismatch
 from remora.journal import Store
 from remora.storage.memory import MemoryStore
 from remora.storage.postgres import PostgresStore
-from remora.storage.sqlite import SCHEMA, SqliteStore
+from remora.storage.sql import newest
+from remora.storage.sqlite import SqliteStore
 
 
 def open_store(url: str) -> Store:
@@ -55,8 +56,8 @@ def visible_url(url: str) -> str:
 def open_to_read(url: str) -> Iterator[Store]:
     """Give a store that is only looked into, so that neither is one made nor an older one brought up to this release.
 
-    The release that runs on it could not open it any more. So one whose tables are older is copied, and
-    the copy is given.
+    The release that runs on it could not open it any more. So an SQLite store whose tables are older is
+    copied, and the copy is given; on PostgreSQL it is refused when it is opened.
 
     Args:
         url: As for ``open_store``.
@@ -65,6 +66,8 @@ def open_to_read(url: str) -> Iterator[Store]:
         StoreMismatch: No adapter for it, or nothing is there.
     """
     store = open_store(url)
+    if isinstance(store, PostgresStore):
+        store.migrates = False
     if not isinstance(store, SqliteStore):
         yield store
         return
@@ -75,7 +78,7 @@ def open_to_read(url: str) -> Iterator[Store]:
         try:
             with closing(sqlite3.connect(f"{store.path.as_uri()}?mode=ro", uri=True)) as connection:
                 present = connection.execute("PRAGMA user_version").fetchone()[0]
-                if present < int(max(SCHEMA.glob("*.sql")).name[:4]):
+                if present < newest("sqlite"):
                     copy = Path(folder) / store.path.name
                     with closing(sqlite3.connect(copy)) as target:
                         connection.backup(target)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -32,10 +31,10 @@ from remora.journal import (
 )  # fmt: skip
 from remora.sharding.table import HostRow, ShardRow, Table
 from remora.storage.postgres_link import SETTINGS, LeaseLink, Link, Target
+from remora.storage.sql import check_identity, migrations, newer_release, newest, rows_as_json
 
 T = TypeVar("T")
 
-SCHEMA = Path(__file__).parent / "schema" / "postgres"
 RELEASE_MIN = 14
 """Oldest server: what the statements use is there from 13 on, and 13 is not maintained any more."""
 READERS = 3
@@ -124,17 +123,6 @@ def _columns(entries: Sequence[EntryRow]) -> list[Sequence[Any]]:
     return [entity, n, seq, texts, command_id, verdict, [one.decode() for one in reply], at, fingerprint]
 
 
-def _rows(rows: Sequence[tuple[Any, ...]]) -> str | None:
-    """Return rows as one JSON array. Payloads become quoted texts: none can spoil the rows beside it."""
-    if not rows:
-        return None
-    return _encode([[cell.decode() if type(cell) is bytes else cell for cell in row] for row in rows]).decode()
-
-
-def _migrations() -> list[Path]:
-    return sorted(SCHEMA.glob("*.sql"))
-
-
 class PostgresStore:
     """Journal, membership and shard table in one schema of a PostgreSQL database.
 
@@ -150,6 +138,8 @@ class PostgresStore:
     """
 
     def __init__(self, url: str) -> None:
+        self.migrates = True
+        """Whether opening makes the app's schema, or brings it up to this release; else one that needs it is refused."""
         self._target = Target(url)
         self.url = self._target.visible
         self._writer: Link | None = None
@@ -203,22 +193,21 @@ class PostgresStore:
             raise StoreMismatch(msg)
         if await connection.fetchval("SELECT to_regclass('migrations')") is None:
             return False
-        version, newest = (
-            await connection.fetchval("SELECT max(version) FROM migrations"),
-            int(_migrations()[-1].name[:4]),
-        )
-        if version > newest:
-            msg = f"{self.url} was written by a newer release (schema {version}, this one knows {newest}): upgrade Remora."
-            raise StoreMismatch(msg)
-        if version < newest:
+        version, known = await connection.fetchval("SELECT max(version) FROM migrations"), newest("postgres")
+        if version > known:
+            raise newer_release(self.url, version, known)
+        if version < known:
             return False
         meta = dict(await connection.fetch("SELECT key, value FROM meta"))
         if not {"app", "shards", "store", "term", "version"} <= meta.keys():
             return False
-        self._check_meta(meta, app, shards)
+        check_identity(self.url, meta, app, shards)
         return int(await connection.fetchval(_YOUNGER)) <= 0
 
     async def _migrate(self, connection: Any, schema: str, app: str, shards: int) -> None:  # noqa: ANN401 - untyped
+        if not self.migrates:
+            msg = f"{self.url} has no tables of the app {app!r} as this release makes them: give a database that it has been started on, or a copy."
+            raise StoreMismatch(msg)
         async with connection.transaction():
             # Whoever opens at the same time waits here, and then finds the work done.
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", schema)
@@ -226,26 +215,15 @@ class PostgresStore:
                 await connection.execute(f'CREATE SCHEMA "{schema}"')
             await connection.execute("CREATE TABLE IF NOT EXISTS migrations (version integer PRIMARY KEY)")
             done = await connection.fetchval("SELECT coalesce(max(version), 0) FROM migrations")
-            for file in _migrations()[done:]:
+            for file in migrations("postgres")[done:]:
                 await connection.execute(file.read_text(encoding="utf-8"))
                 await connection.execute("INSERT INTO migrations VALUES ($1)", int(file.name[:4]))
             fresh = {"app": app, "shards": str(shards), "store": secrets.token_hex(16), "term": "0", "version": "0"}
             await connection.executemany("INSERT INTO meta VALUES ($1, $2) ON CONFLICT DO NOTHING", list(fresh.items()))
-            self._check_meta(dict(await connection.fetch("SELECT key, value FROM meta")), app, shards)
+            check_identity(self.url, dict(await connection.fetch("SELECT key, value FROM meta")), app, shards)
             await connection.execute(
                 "UPDATE journal SET base = base + greatest(0, $1)", await connection.fetchval(_YOUNGER)
             )
-
-    def _check_meta(self, meta: dict[str, str], app: str, shards: int) -> None:
-        if meta["app"] != app:
-            msg = f"{self.url} belongs to the app {meta['app']!r}, not {app!r}: give each app a store of its own."
-            raise StoreMismatch(msg)
-        if meta["shards"] != str(shards):
-            msg = (
-                f"{self.url} was created with {meta['shards']} shards, the app asks for {shards}: "
-                f"the count is fixed at creation; set Settings(shards={meta['shards']}) or use a new store."
-            )
-            raise StoreMismatch(msg)
 
     async def close(self) -> None:
         """Close connections after what is under way."""
@@ -294,7 +272,7 @@ class PostgresStore:
                 [row for row in append.reminders.values() if row is not None],
                 [key for key, row in append.reminders.items() if row is None], list(append.trims.values()),
             )  # fmt: skip
-            values = (*_columns(append.entries), *(_rows(rows) for rows in parts))
+            values = (*_columns(append.entries), *(rows_as_json(rows) for rows in parts))
             await connection.execute(_APPEND_ALL, incarnation, *values)
 
         return entries if append.only_entries and append.entries else everything

@@ -40,10 +40,10 @@ from remora.journal import (
 )  # fmt: skip
 from remora.process import machine_identity
 from remora.sharding.table import HostRow, ShardRow, Table
+from remora.storage.sql import check_identity, migrations, newer_release, newest, rows_as_json
 
 T = TypeVar("T")
 
-SCHEMA = Path(__file__).parent / "schema" / "sqlite"
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "lustre"})
 _decode_recovered = msgspec.json.Decoder(list[Recovered]).decode
 _decode_events = msgspec.json.Decoder(list[EventRow]).decode
@@ -83,14 +83,6 @@ LEFT JOIN marks m ON m.entity = want.entity
 """  # noqa: S608 - constant text
 
 
-def _rows(rows: Sequence[tuple[Any, ...]]) -> str | None:
-    """Return rows as one JSON array. Payloads become quoted texts: none can spoil the rows beside it."""
-    if not rows:
-        return None
-    plain = [tuple(cell.decode() if type(cell) is bytes else cell for cell in row) for row in rows]
-    return _encode(plain).decode()
-
-
 def _file_system_of(path: Path) -> str:
     best, kind = "", ""
     for line in Path("/proc/self/mounts").read_text().splitlines():
@@ -109,10 +101,6 @@ def _insert_entries(size: int) -> str:
         f"SELECT * FROM (VALUES {','.join([row] * size)}) "
         "WHERE column1 IS NOT NULL AND (SELECT fenced FROM hosts WHERE incarnation = ?) = 0"
     )
-
-
-def _migrations() -> list[Path]:
-    return sorted(SCHEMA.glob("*.sql"))
 
 
 class SqliteStore:
@@ -172,12 +160,12 @@ class SqliteStore:
         if not self.path.exists() or not Path(f"{self.path}-leases").exists():
             return False
         with closing(sqlite3.connect(self.path, timeout=5.0, isolation_level=None)) as probe:
-            if probe.execute("PRAGMA user_version").fetchone()[0] != int(_migrations()[-1].name[:4]):
+            if probe.execute("PRAGMA user_version").fetchone()[0] != newest("sqlite"):
                 return False
             meta = dict(probe.execute("SELECT key, value FROM meta").fetchall())
         if not {"app", "shards", "store", "term", "version"} <= meta.keys():
             return False
-        self._check_meta(meta, app, shards)
+        check_identity(self.url, meta, app, shards)
         return meta.get("machine") == self._hostname()
 
     def _connect(self) -> None:
@@ -202,12 +190,9 @@ class SqliteStore:
 
     def _migrate(self, app: str, shards: int) -> None:
         version = self._write.execute("PRAGMA user_version").fetchone()[0]
-        files = _migrations()
-        newest = int(files[-1].name[:4])
-        if version > newest:
-            msg = f"{self.url} was written by a newer release (schema {version}, this one knows {newest}): upgrade Remora."
-            raise StoreMismatch(msg)
-        for file in files[version:]:
+        if version > newest("sqlite"):
+            raise newer_release(self.url, version, newest("sqlite"))
+        for file in migrations("sqlite")[version:]:
             script = file.read_text()
             self._write.executescript(f"BEGIN IMMEDIATE;{script};PRAGMA user_version={int(file.name[:4])};COMMIT;")
         with self._transaction():
@@ -220,7 +205,7 @@ class SqliteStore:
             ):
                 self._write.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
             meta = dict(self._write.execute("SELECT key, value FROM meta").fetchall())
-            self._check_meta(meta, app, shards)
+            check_identity(self.url, meta, app, shards)
             foreign = self._write.execute(
                 "SELECT name FROM hosts WHERE fenced = 0 AND machine <> ?", (machine_identity(),)
             ).fetchone()
@@ -228,17 +213,6 @@ class SqliteStore:
                 msg = f"{self.url} is in use by hosts of another machine ({foreign[0]}): SQLite serves one machine; use PostgreSQL, or stop them."
                 raise StoreMismatch(msg)
             self._write.execute("INSERT OR REPLACE INTO meta VALUES ('machine', ?)", (self._hostname(),))
-
-    def _check_meta(self, meta: dict[str, str], app: str, shards: int) -> None:
-        if meta["app"] != app:
-            msg = f"{self.url} belongs to the app {meta['app']!r}, not {app!r}: give each app a store of its own."
-            raise StoreMismatch(msg)
-        if meta["shards"] != str(shards):
-            msg = (
-                f"{self.url} was created with {meta['shards']} shards, the app asks for {shards}: "
-                f"the count is fixed at creation; set Settings(shards={meta['shards']}) or use a new store."
-            )
-            raise StoreMismatch(msg)
 
     @staticmethod
     def _hostname() -> str:
@@ -340,7 +314,7 @@ class SqliteStore:
             append.parked, [row for row in append.reminders.values() if row is not None], cancelled,
             list(append.trims.values()),
         )  # fmt: skip
-        values = (incarnation, *(_rows(rows) for rows in columns))
+        values = (incarnation, *(rows_as_json(rows) for rows in columns))
         try:
             with self._turn_taken():
                 self._write.execute("INSERT INTO commits VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", values)
