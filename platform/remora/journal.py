@@ -259,8 +259,39 @@ class Store(Protocol):
         """Return the last renewal per incarnation."""
         ...
 
-    async def lead(self) -> int:
-        """Begin a new leader term; writes of earlier terms are refused from now on."""
+    async def lead(self, after: int = -1) -> int:
+        """Begin a new leader term; writes of earlier terms are refused from now on.
+
+        Args:
+            after: The term that is to be the current one: of several that try, one succeeds. Below 0: whatever it is.
+
+        Raises:
+            Fenced: Another term than ``after`` is the current one.
+        """
+        ...
+
+    async def leader(self) -> tuple[int, float]:
+        """Return the current term (0: there was none) and when its leader last renewed its lease (0.0: never)."""
+        ...
+
+    async def renew_leader(self, term: int, at_s: float) -> None:
+        """Renew the leader's lease as of ``at_s``.
+
+        Raises:
+            Fenced: The term has ended.
+        """
+        ...
+
+    async def note(self, name: str) -> str | None:
+        """Return what the registry has noted under a name; None if nothing."""
+        ...
+
+    async def set_note(self, term: int, name: str, text: str) -> None:
+        """Keep something of the registry's that has to outlive it.
+
+        Raises:
+            Fenced: The term has ended.
+        """
         ...
 
     async def read_table(self) -> Table:

@@ -19,6 +19,14 @@ class HostRow(msgspec.Struct, frozen=True):
     """When the process started, in seconds since boot: with the pid it names one process for ever."""
     dedicated: str = ""
     """Key of the entity it exists for; empty for a shared host."""
+    group: str = ""
+    """Host group it belongs to; empty for the default one."""
+    weight: float = 1.0
+    """Its share of the work beside hosts of its group: the CPUs it was given."""
+    labels: dict[str, str] = {}
+    """Labels of its node, for allocations that place by them."""
+    release: str = ""
+    """Names the code it runs: hosts that differ in it are in the middle of a rollout."""
 
     @property
     def slot(self) -> str:
@@ -41,10 +49,40 @@ class Table(msgspec.Struct, frozen=True):
     version: int = 0
     hosts: dict[int, HostRow] = {}
     shards: dict[str, ShardRow] = {}
+    draining: frozenset[int] = frozenset()
+    """Hosts that are being emptied: they keep what they own until it has moved, and get nothing new."""
 
     def owned_by(self, incarnation: int) -> list[str]:
         """Return the shards of one host, in a stable order."""
         return sorted(shard for shard, row in self.shards.items() if row.owner == incarnation)
+
+
+class About(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a store keeps of a host in one JSON column: it is never searched for."""
+
+    group: str = ""
+    weight: float = 1.0
+    labels: dict[str, str] = {}
+    release: str = ""
+
+
+_encode_about = msgspec.json.Encoder().encode
+_decode_about = msgspec.json.Decoder(About).decode
+
+
+def about_of(host: HostRow) -> str:
+    """Return the JSON column of a host."""
+    return _encode_about(About(host.group, host.weight, host.labels, host.release)).decode()
+
+
+def host_row(  # noqa: PLR0913, PLR0917 - the columns of a row, in their order
+    incarnation: int, name: str, node: str, machine: str, pid: int, started: float, dedicated: str, about: str
+) -> HostRow:
+    """Return a host from the columns a store keeps."""
+    more = _decode_about(about)
+    return HostRow(
+        incarnation, name, node, machine, pid, started, dedicated, more.group, more.weight, more.labels, more.release
+    )
 
 
 encode_table = msgspec.msgpack.Encoder().encode

@@ -27,6 +27,7 @@ from remora.journal import (
     Want,
 )  # fmt: skip
 from remora.sharding.table import HostRow, ShardRow, Table
+from remora.storage.sql import term_ended
 
 URL = "memory://"
 
@@ -75,6 +76,9 @@ class MemoryStore:
         self._shards: dict[str, ShardRow] = {}
         self._version = 0
         self._term = 0
+        self._led_s = 0.0
+        """When the leader last renewed its lease."""
+        self._notes: dict[str, str] = {}
 
     async def open(self, app: str, shards: int) -> None:
         """Refuse another app or shard count."""
@@ -260,10 +264,35 @@ class MemoryStore:
         """Read all leases."""
         return dict(self._leases)
 
-    async def lead(self) -> int:
+    def _check_term(self, term: int) -> None:
+        if term != self._term:
+            raise term_ended(term, self._term)
+
+    async def lead(self, after: int = -1) -> int:
         """Begin a leader term."""
+        if after >= 0:
+            self._check_term(after)
         self._term += 1
+        self._led_s = 0.0
         return self._term
+
+    async def leader(self) -> tuple[int, float]:
+        """Return the term and the last renewal of its leader."""
+        return self._term, self._led_s
+
+    async def renew_leader(self, term: int, at_s: float) -> None:
+        """Renew the leader's lease."""
+        self._check_term(term)
+        self._led_s = at_s
+
+    async def note(self, name: str) -> str | None:
+        """Return what the registry noted."""
+        return self._notes.get(name)
+
+    async def set_note(self, term: int, name: str, text: str) -> None:
+        """Keep a note of the registry's."""
+        self._check_term(term)
+        self._notes[name] = text
 
     async def read_table(self) -> Table:
         """Read the shard table and the hosts that stand."""
@@ -272,9 +301,7 @@ class MemoryStore:
 
     async def write_table(self, term: int, version: int, fence: Sequence[int], assign: dict[str, ShardRow]) -> None:
         """Fence and assign."""
-        if term != self._term:
-            msg = f"Leader term {term} has ended: a registry of term {self._term} leads."
-            raise Fenced(msg)
+        self._check_term(term)
         for shard, row in assign.items():
             current = self._shards.get(shard, row)
             if current.epoch > row.epoch or (current.epoch == row.epoch and row.owner not in {0, current.owner}):

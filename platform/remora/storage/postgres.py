@@ -29,9 +29,9 @@ from remora.journal import (
     Tail,
     Want,
 )  # fmt: skip
-from remora.sharding.table import HostRow, ShardRow, Table
+from remora.sharding.table import HostRow, ShardRow, Table, about_of, host_row
 from remora.storage.postgres_link import SETTINGS, LeaseLink, Link, Target
-from remora.storage.sql import check_identity, migrations, newer_release, newest, rows_as_json
+from remora.storage.sql import check_identity, migrations, newer_release, newest, rows_as_json, term_ended
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ OPEN_STATEMENT_MS = 60_000
 
 _encode = msgspec.json.Encoder().encode
 _decode_tail = msgspec.json.Decoder(list[Tail]).decode
-_decode_hosts = msgspec.json.Decoder(list[tuple[int, str, str, str, int, float, str]]).decode
+_decode_hosts = msgspec.json.Decoder(list[tuple[int, str, str, str, int, float, str, str]]).decode
 _decode_shards = msgspec.json.Decoder(list[tuple[str, int, int]]).decode
 
 _ENTRY_ARRAYS = "$2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::integer[], $8::text[], $9::bigint[], $10::bigint[]"
@@ -96,7 +96,7 @@ ORDER BY position LIMIT $2
 """
 _TABLE = """
 SELECT (SELECT value::bigint FROM meta WHERE key = 'version'),
-       (SELECT coalesce(json_agg(json_build_array(incarnation, name, node, machine, pid, started, dedicated)
+       (SELECT coalesce(json_agg(json_build_array(incarnation, name, node, machine, pid, started, dedicated, about)
                                  ORDER BY incarnation), '[]') FROM hosts WHERE NOT fenced),
        (SELECT coalesce(json_agg(json_build_array(shard, owner, epoch) ORDER BY shard), '[]') FROM shards)
 """
@@ -358,9 +358,9 @@ class PostgresStore:
 
     async def join(self, host: HostRow) -> int:
         """Enter a host."""
-        statement = """INSERT INTO hosts (name, node, machine, pid, started, dedicated)
-                       VALUES ($1, $2, $3, $4, $5, $6) RETURNING incarnation"""
-        values = (host.name, host.node, host.machine, host.pid, host.started, host.dedicated)
+        statement = """INSERT INTO hosts (name, node, machine, pid, started, dedicated, about)
+                       VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING incarnation"""
+        values = (host.name, host.node, host.machine, host.pid, host.started, host.dedicated, about_of(host))
         return int(await self._set(statement, *values))
 
     async def reincarnate(self, incarnation: int) -> int:
@@ -393,18 +393,44 @@ class PostgresStore:
 
     async def leases(self) -> dict[int, float]:
         """Read all leases."""
-        return dict(await self._read("SELECT incarnation, renewed FROM leases"))
+        return dict(await self._read("SELECT incarnation, renewed FROM leases WHERE incarnation > 0"))
 
-    async def lead(self) -> int:
+    async def lead(self, after: int = -1) -> int:
         """Begin a leader term."""
-        statement = "UPDATE meta SET value = (value::bigint + 1)::text WHERE key = 'term' RETURNING value::bigint"
-        return int(await self._set(statement))
+        return int(await self._set("SELECT begin_term($1)", after))
+
+    async def leader(self) -> tuple[int, float]:
+        """Return the term and the last renewal of its leader."""
+        # Leaders stand among the leases of hosts, under their term below zero.
+        statement = """SELECT m.value::bigint, coalesce(l.renewed, 0.0) FROM meta m
+                       LEFT JOIN leases l ON l.incarnation = -(m.value::bigint) AND l.incarnation < 0
+                       WHERE m.key = 'term'"""
+        ((term, renewed),) = await self._read(statement)
+        return term, renewed
+
+    async def renew_leader(self, term: int, at_s: float) -> None:
+        """Renew the leader's lease."""
+        statement = """WITH renewed AS (INSERT INTO leases VALUES (-($1::bigint), $2)
+                           ON CONFLICT (incarnation) DO UPDATE SET renewed = excluded.renewed)
+                       SELECT value::bigint FROM meta WHERE key = 'term'"""
+        current = int(await self._set(statement, term, at_s))
+        if current != term:
+            raise term_ended(term, current)
+
+    async def note(self, name: str) -> str | None:
+        """Return what the registry noted."""
+        rows = await self._read("SELECT value FROM meta WHERE key = 'note:' || $1", name)
+        return rows[0][0] if rows else None
+
+    async def set_note(self, term: int, name: str, text: str) -> None:
+        """Keep a note of the registry's."""
+        await self._set("SELECT set_note($1, $2, $3)", term, name, text)
 
     async def read_table(self) -> Table:
         """Read the shard table and the hosts that stand."""
         ((version, hosts, shards),) = await self._read(_TABLE)
         try:
-            found = {row[0]: HostRow(*row) for row in _decode_hosts(hosts)}
+            found = {row[0]: host_row(*row) for row in _decode_hosts(hosts)}
             return Table(
                 version, found, {shard: ShardRow(owner, epoch) for shard, owner, epoch in _decode_shards(shards)}
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from remora.errors import StoreMismatch
+from remora.errors import Fenced, StoreMismatch
 
 _encode = msgspec.json.Encoder().encode
 SCHEMAS = Path(__file__).parent / "schema"
@@ -59,3 +59,8 @@ def rows_as_json(rows: Sequence[tuple[Any, ...]]) -> str | None:
     if not rows:
         return None
     return _encode([[cell.decode() if type(cell) is bytes else cell for cell in row] for row in rows]).decode()
+
+
+def term_ended(term: int, current: int) -> Fenced:
+    """Return the error about a leader whose term is over."""
+    return Fenced(f"Leader term {term} has ended: a registry of term {current} leads.")

@@ -39,8 +39,8 @@ from remora.journal import (
     Want,
 )  # fmt: skip
 from remora.process import machine_identity
-from remora.sharding.table import HostRow, ShardRow, Table
-from remora.storage.sql import check_identity, migrations, newer_release, newest, rows_as_json
+from remora.sharding.table import HostRow, ShardRow, Table, about_of, host_row
+from remora.storage.sql import check_identity, migrations, newer_release, newest, rows_as_json, term_ended
 
 T = TypeVar("T")
 
@@ -385,10 +385,10 @@ class SqliteStore:
 
     async def schema(self) -> str | None:
         """Return the description kept last."""
-        return await self._on(self._reader, self._schema)
+        return await self._on(self._reader, self._meta, "schema")
 
-    def _schema(self) -> str | None:
-        row = self._read.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    def _meta(self, key: str) -> str | None:
+        row = self._read.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
     async def set_schema(self, text: str) -> None:
@@ -418,10 +418,10 @@ class SqliteStore:
         return await self._on(self._writer, self._join, host)
 
     def _join(self, host: HostRow) -> int:
-        values = (host.name, host.node, host.machine, host.pid, host.started, host.dedicated)
+        values = (host.name, host.node, host.machine, host.pid, host.started, host.dedicated, about_of(host))
         with self._turn_taken(), self._transaction() as connection:
             cursor = connection.execute(
-                "INSERT INTO hosts (name, node, machine, pid, started, dedicated) VALUES (?,?,?,?,?,?)", values
+                "INSERT INTO hosts (name, node, machine, pid, started, dedicated, about) VALUES (?,?,?,?,?,?,?)", values
             )
             return int(cursor.lastrowid or 0)
 
@@ -433,8 +433,8 @@ class SqliteStore:
         with self._turn_taken(), self._transaction() as connection:
             self._check_incarnation(incarnation, connection)
             cursor = connection.execute(
-                """INSERT INTO hosts (name, node, machine, pid, started, dedicated)
-                   SELECT name, node, machine, pid, started, dedicated FROM hosts WHERE incarnation = ?""",
+                """INSERT INTO hosts (name, node, machine, pid, started, dedicated, about)
+                   SELECT name, node, machine, pid, started, dedicated, about FROM hosts WHERE incarnation = ?""",
                 (incarnation,),
             )
             successor = int(cursor.lastrowid or 0)
@@ -462,14 +462,56 @@ class SqliteStore:
         self._lease.execute("INSERT OR REPLACE INTO leases VALUES (0, 0.0)")
         return dict(self._lease.execute("SELECT incarnation, renewed FROM leases WHERE incarnation > 0").fetchall())
 
-    async def lead(self) -> int:
-        """Begin a leader term."""
-        return await self._on(self._writer, self._lead)
+    @staticmethod
+    def _term(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()[0])
 
-    def _lead(self) -> int:
+    def _check_term(self, term: int, connection: sqlite3.Connection) -> None:
+        current = self._term(connection)
+        if current != term:
+            raise term_ended(term, current)
+
+    async def lead(self, after: int = -1) -> int:
+        """Begin a leader term."""
+        return await self._on(self._writer, self._lead, after)
+
+    def _lead(self, after: int) -> int:
         with self._turn_taken(), self._transaction() as connection:
+            if after >= 0:
+                self._check_term(after, connection)
             connection.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'term'")
-            return int(connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()[0])
+            return self._term(connection)
+
+    async def leader(self) -> tuple[int, float]:
+        """Return the term and the last renewal of its leader."""
+        return await self._on(self._reader, self._leader)
+
+    def _leader(self) -> tuple[int, float]:
+        term = self._term(self._read)
+        # Leaders stand among the leases of hosts, under their term below zero.
+        row = self._lease.execute("SELECT renewed FROM leases WHERE incarnation = ?", (-term,)).fetchone()
+        return term, 0.0 if row is None or not term else row[0]
+
+    async def renew_leader(self, term: int, at_s: float) -> None:
+        """Renew the leader's lease."""
+        await self._on(self._reader, self._renew_leader, term, at_s)
+
+    def _renew_leader(self, term: int, at_s: float) -> None:
+        self._lease.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (-term, at_s))
+        self._check_term(term, self._read)
+
+    async def note(self, name: str) -> str | None:
+        """Return what the registry noted."""
+        return await self._on(self._reader, self._meta, f"note:{name}")
+
+    async def set_note(self, term: int, name: str, text: str) -> None:
+        """Keep a note of the registry's."""
+        await self._on(self._writer, self._set_note, term, name, text)
+
+    def _set_note(self, term: int, name: str, text: str) -> None:
+        with self._turn_taken(), self._transaction() as connection:
+            self._check_term(term, connection)
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"note:{name}", text))
 
     async def read_table(self) -> Table:
         """Read the shard table and the hosts that stand."""
@@ -481,13 +523,13 @@ class SqliteStore:
             version = int(self._read.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()[0])
             shards = self._read.execute("SELECT shard, owner, epoch FROM shards").fetchall()
             hosts = self._read.execute(
-                "SELECT incarnation, name, node, machine, pid, started, dedicated FROM hosts WHERE fenced = 0"
+                "SELECT incarnation, name, node, machine, pid, started, dedicated, about FROM hosts WHERE fenced = 0"
             ).fetchall()
         finally:
             self._read.execute("COMMIT")
         return Table(
             version,
-            {row[0]: HostRow(*row) for row in hosts},
+            {row[0]: host_row(*row) for row in hosts},
             {shard: ShardRow(owner, epoch) for shard, owner, epoch in shards},
         )
 
@@ -497,10 +539,7 @@ class SqliteStore:
 
     def _write_table(self, term: int, version: int, fence: Sequence[int], assign: dict[str, ShardRow]) -> None:
         with self._turn_taken(), self._transaction() as connection:
-            current = int(connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()[0])
-            if current != term:
-                msg = f"Leader term {term} has ended: a registry of term {current} leads."
-                raise Fenced(msg)
+            self._check_term(term, connection)
             overtaken = connection.execute(
                 """SELECT s.shard FROM json_each(?) a JOIN shards s ON s.shard = a.value ->> 0
                    WHERE s.epoch > a.value ->> 2

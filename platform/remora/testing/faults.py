@@ -244,9 +244,25 @@ class FaultyStore:
         """Read all leases."""
         return await self._call("leases", self.inner.leases)
 
-    async def lead(self) -> int:
+    async def lead(self, after: int = -1) -> int:
         """Begin a leader term."""
-        return await self._call("lead", self.inner.lead)
+        return await self._call("lead", lambda: self.inner.lead(after))
+
+    async def leader(self) -> tuple[int, float]:
+        """Return the term and the last renewal of its leader."""
+        return await self._call("leader", self.inner.leader)
+
+    async def renew_leader(self, term: int, at_s: float) -> None:
+        """Renew the leader's lease."""
+        await self._call("renew_leader", lambda: self.inner.renew_leader(term, at_s))
+
+    async def note(self, name: str) -> str | None:
+        """Return what the registry noted."""
+        return await self._call("note", lambda: self.inner.note(name))
+
+    async def set_note(self, term: int, name: str, text: str) -> None:
+        """Keep a note of the registry's."""
+        await self._call("set_note", lambda: self.inner.set_note(term, name, text))
 
     async def read_table(self) -> Table:
         """Read the shard table."""

@@ -52,6 +52,16 @@ class MembershipContract(OnAStore):
 
         assert (row.name, row.node, row.machine, row.pid, row.started) == ("host-1", "n", "m", 7, 1.5)
 
+    async def test_a_host_keeps_its_group_weight_labels_and_release_also_under_a_new_incarnation(
+        self, store: Store
+    ) -> None:
+        told = HostRow(0, "host-1", group="gpu", weight=2.5, labels={"zone": "ä"}, release="r1")
+
+        number = await store.reincarnate(await store.join(told))
+
+        row = (await store.read_table()).hosts[number]
+        assert (row.group, row.weight, row.labels, row.release) == ("gpu", 2.5, {"zone": "ä"}, "r1")
+
     async def test_release_gives_up_own_shards_only_and_keeps_their_epoch(self, store: Store) -> None:
         mine, other = await store.join(HOST), await store.join(HOST)
         rows = {"0": ShardRow(mine, 4), "1": ShardRow(mine, 4), "2": ShardRow(other, 6)}
@@ -104,6 +114,41 @@ class MembershipContract(OnAStore):
         assert (table.version, table.shards, list(table.hosts)) == (0, {}, [host])
         await store.write_table(new, 1, [], {"0": ShardRow(host, 1)})
         assert (await store.read_table()).version == 1
+
+    async def test_of_several_that_want_to_lead_after_the_same_term_one_does(self, store: Store) -> None:
+        term, _ = await store.leader()
+        first = await store.lead(term)
+
+        with pytest.raises(Fenced, match="term"):
+            await store.lead(term)
+
+        assert (await store.leader())[0] == first > term
+
+    async def test_a_leaders_renewals_are_seen_and_end_with_its_term(self, store: Store) -> None:
+        first = await store.lead()
+        assert await store.leader() == (first, 0.0)
+        await store.renew_leader(first, 2.5)
+        assert await store.leader() == (first, 2.5)
+
+        second = await store.lead(first)
+
+        assert await store.leader() == (second, 0.0)
+        with pytest.raises(Fenced, match="term"):
+            await store.renew_leader(first, 3.5)
+        assert await store.leader() == (second, 0.0)
+        assert not {first, -first, second, -second} & (await store.leases()).keys()
+
+    async def test_notes_are_kept_by_name_and_written_by_the_leader_alone(self, store: Store) -> None:
+        old = await store.lead()
+        await store.set_note(old, "a", "1")
+        new = await store.lead()
+        await store.set_note(new, "b", "ä")
+        await store.set_note(new, "b", "2")
+
+        with pytest.raises(Fenced, match="term"):
+            await store.set_note(old, "a", "late")
+
+        assert [await store.note(name) for name in ("a", "b", "c")] == ["1", "2", None]
 
     @pytest.mark.parametrize("overtaken", [ShardRow(7, 2), ShardRow(7, 3)])
     async def test_owners_that_were_decided_on_before_a_later_change_are_not_written(
