@@ -8,6 +8,7 @@ from remora.clock import Clock, SystemClock
 from remora.journal import Store
 from remora.local import LocalPlatform
 from remora.runtime.host import Host
+from remora.sharding.allocation import Move
 from remora.testing import FaultyStore
 
 
@@ -37,7 +38,6 @@ async def move(platform: LocalPlatform, key: str) -> str:
     source = host_of(platform, key)
     names = sorted(platform.hosts)
     name = names[(names.index(source.name) + 1) % len(names)]
-    await registry._move(  # noqa: SLF001 - what the rebalance does, at the time of the test's choice
-        {source.shard_name(key): (source.incarnation, platform.hosts[name].incarnation)}
-    )
+    # What the rebalance does, at the time of the test's choice.
+    await registry.move({source.shard_name(key): Move(source.incarnation, platform.hosts[name].incarnation)})
     return name

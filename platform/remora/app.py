@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from remora.contract import EntitySpec
 from remora.entity import Entity
 from remora.errors import ContractError, StartError, UnknownEntity
+from remora.options import HostGroup
 from remora.settings import Settings
+from remora.sharding.allocation import Allocation, LeastShards
+from remora.sharding.registry import Layout
 
 _NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 
@@ -22,12 +25,17 @@ class App:
         name: Lower case, 1 to 40 letters, digits, ``-`` or ``_``; names actors, store and records.
         entities: The entity classes.
         settings: Limits and times; the defaults suit most apps.
+        host_groups: Hosts of their own for types that ask for them (``EntityOptions.host_group``), by name.
+        allocation: Where shards go.
 
     Raises:
-        ContractError: A bad name, no entities, or two types with one snake_case name.
+        ContractError: A bad name, no entities, two types with one snake_case name, or a host group that no one declared.
     """
 
-    def __init__(self, name: str, *, entities: Sequence[type[Entity[Any]]], settings: Settings | None = None) -> None:
+    def __init__(
+        self, name: str, *, entities: Sequence[type[Entity[Any]]], settings: Settings | None = None,
+        host_groups: Mapping[str, HostGroup] | None = None, allocation: Allocation | None = None,
+    ) -> None:  # fmt: skip
         if not _NAME.match(name):
             msg = f"App name {name!r}: use 1 to 40 lower-case letters, digits, '-' or '_', a letter first."
             raise ContractError(msg)
@@ -36,6 +44,8 @@ class App:
             raise ContractError(msg)
         self.name = name
         self.settings = settings or Settings()
+        self.host_groups = dict(host_groups or {})
+        self.allocation: Allocation = allocation or LeastShards()
         self.specs: dict[str, EntitySpec] = {}
         for cls in entities:
             spec: EntitySpec | None = getattr(cls, "__remora__", None)
@@ -50,6 +60,23 @@ class App:
                 raise ContractError(msg)
             _ = spec.handlers  # annotations that could not be resolved before must be now
             self.specs[spec.type] = spec
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        for group in self.host_groups:
+            if not _NAME.match(group):
+                msg = f"App {self.name!r}: host group {group!r}: use 1 to 40 lower-case letters, digits, '-' or '_', a letter first."
+                raise ContractError(msg)
+        for spec in self.specs.values():
+            if spec.group and spec.group not in self.host_groups:
+                msg = f"App {self.name!r}: {spec.cls.__name__} asks for the host group {spec.group!r}: add it to App(host_groups=…)."
+                raise ContractError(msg)
+
+    @property
+    def layout(self) -> Layout:
+        """The app's shards: how many, of which host groups, and how they are given to hosts."""
+        groups = {spec.group for spec in self.specs.values() if not spec.dedicated} | {""}
+        return Layout(self.settings.shards, tuple(sorted(groups)), self.allocation)
 
     def spec(self, type_name: str) -> EntitySpec:
         """Return an entity type by its snake_case name.

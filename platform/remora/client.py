@@ -37,7 +37,7 @@ from remora.ids import CommandIds, check_command_id, check_entity_id
 from remora.messages import ERROR, FIRST, REPEATED, REPEATED_ERROR, STALE, Ask
 from remora.reference import Reference
 from remora.settings import Settings
-from remora.sharding.hashing import entity_key, shard_of
+from remora.sharding.hashing import entity_key
 from remora.sharding.table import Table
 
 if TYPE_CHECKING:
@@ -63,6 +63,10 @@ class Directory(Protocol):
 
     async def place(self, key: str) -> None:
         """See to it that a dedicated entity has a shard row and an actor."""
+        ...
+
+    async def suspect(self, host: str) -> None:
+        """Say that a host of that name gave no answer."""
         ...
 
 
@@ -291,7 +295,7 @@ class Client:
     ) -> Pending:  # fmt: skip
         """Return an ask with its place in the table, ready to submit."""
         key = entity_key(ask.type, ask.id)
-        shard = key if spec.dedicated else shard_of(key, self.settings.shards)
+        shard = spec.shard(key, self.settings.shards)
         return kind(ask, shard, key, deadline_s, future)
 
     def submit(self, pending: Pending) -> None:

@@ -33,6 +33,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from remora.errors import ContractError, InvalidArgument, UnknownCommand
 from remora.ids import snake_case
 from remora.options import EntityOptions
+from remora.sharding.hashing import shard_of
 
 Kind = Literal["event_sourced", "durable", "transient"]
 Model = type[BaseModel]
@@ -298,6 +299,21 @@ class EntitySpec:
     def dedicated(self) -> bool:
         """Whether each entity has an actor, and a shard row, of its own."""
         return self.options.placement == "dedicated"
+
+    @property
+    def group(self) -> str:
+        """The host group of its shared entities; empty for the default one."""
+        return self.options.host_group
+
+    def shard(self, key: str, shards: int) -> str:
+        """Return the shard of one of its entities.
+
+        Args:
+            key: ``type/id``.
+            shards: The app's shard count.
+        """
+        options = self.options
+        return key if options.placement == "dedicated" else shard_of(key, shards, options.host_group)
 
     @property
     def doc(self) -> str:

@@ -9,7 +9,9 @@
     │   ├── UnknownCommand              the type has no such command or query
     │   ├── PayloadTooLarge             arguments, an event or a state over the stated bound
     │   ├── CommandIdReused             the command id stands for another command already
-    │   └── TooOld                      the command id is older than the type's window
+    │   ├── TooOld                      the command id is older than the type's window
+    │   ├── UnknownNode                 no such node or host in this cluster
+    │   └── CannotDrain                 nobody else could take what is to be moved away
     ├── ContractError         REJECT    a class or an app breaks the programming contract
     ├── CallCycle             REJECT    a call would wait for itself; the chain is named
     ├── NonDeterministic      REJECT    a command that was run again called others with something else than before
@@ -17,7 +19,8 @@
     ├── Corrupt               REJECT    what the store holds for this entity cannot be read
     ├── Stopped               REJECT    supervision stopped this entity
     ├── NotOwner              RELOCATE  the host that was asked does not own the shard (any more)
-    │   └── HostGone                    the host died or cannot be reached; the outcome is unknown
+    │   ├── HostGone                    the host died or cannot be reached; the outcome is unknown
+    │   └── NotLeader                   the registry that was asked stands by
     ├── TryAgain              RETRY     the same id again is safe and is expected to work
     │   ├── Overloaded                  a bounded queue is full; says when to come back
     │   ├── Unavailable                 the entity restarts, moves or recovers
@@ -178,6 +181,18 @@ class TooOld(InvalidInput):
     code, status = "too_old", 409
 
 
+class UnknownNode(InvalidInput):
+    """There is no such node or host; the message lists those there are."""
+
+    code, status = "unknown_node", 404
+
+
+class CannotDrain(InvalidInput):
+    """Nobody else could take what is to be moved away; nothing was moved."""
+
+    code, status = "cannot_drain", 409
+
+
 class ContractError(RemoraError):
     """A class or an app breaks the programming contract; raised when it is defined."""
 
@@ -229,6 +244,11 @@ class HostGone(NotOwner):
 
     code = "host_gone"
 
+
+class NotLeader(NotOwner):
+    """The registry that was asked stands by: another one leads, or is about to."""
+
+    code = "not_leader"
 
 class TryAgain(RemoraError):  # noqa: N818 - states what to do
     """Asking again with the same command id is safe and expected to work."""

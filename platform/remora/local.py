@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from remora.app import App
@@ -41,7 +41,7 @@ class LocalPlatform:
         self.store = store
         self.clock = clock
         self.hosts: dict[str, Host] = {}
-        self.registry = Registry(app, store, self, clock)
+        self.registry = Registry(app, store, self, clock, name="local")
         self._seed = seed
         self._slots = itertools.count(1)
         self._clients: list[Client] = []
@@ -57,7 +57,10 @@ class LocalPlatform:
         if any(_may_run(row) for row in former.hosts.values()):
             # It renews its lease no more; while that lasts it answers queries, which must not miss what is written here.
             await asyncio.sleep(self.app.settings.lease_ttl_s)  # noqa: TID251 - the end of a lease, which nothing tells
-        await self.registry.joined([await self._new_host(f"host-{next(self._slots)}") for _ in range(hosts)])
+        started = [await self._new_host(f"host-{next(self._slots)}") for _ in range(hosts)]
+        for group, wanted in self.app.host_groups.items():
+            started += [await self._new_host(f"{group}-{number + 1}", group=group) for number in range(wanted.hosts)]
+        await self.registry.joined(started)
 
     async def close(self) -> None:
         """Stop everything; the store keeps what was committed."""
@@ -75,13 +78,23 @@ class LocalPlatform:
         self._clients.append(client)
         return client
 
-    async def add_host(self, name: str = "", dedicated: str = "") -> None:
-        """Start one more host."""
-        await self.registry.joined([await self._new_host(name or f"host-{next(self._slots)}", dedicated)])
+    async def add_host(self, name: str = "", dedicated: str = "", *, node: str = "local", group: str = "") -> None:
+        """Start one more host.
 
-    async def _new_host(self, name: str, dedicated: str = "") -> HostRow:
+        Args:
+            name: Its name; the next free one if empty.
+            dedicated: Key of the entity it is for.
+            node: The node it is to be taken for a host of.
+            group: Its host group.
+        """
+        chosen = name or f"host-{next(self._slots)}"
+        with self.registry.starting(chosen):
+            host = await self._new_host(chosen, dedicated, node=node, group=group)
+        await self.registry.joined([host])
+
+    async def _new_host(self, name: str, dedicated: str = "", *, node: str = "local", group: str = "") -> HostRow:
         pid = os.getpid()
-        row = HostRow(0, name, "local", machine_identity(), pid, started_s(pid), dedicated)
+        row = HostRow(0, name, node, machine_identity(), pid, started_s(pid), dedicated, group)
         client = await self.client().start()
         host = Host(
             self.app, self.store, self.clock, row, client, seed=self._seed, on_reincarnated=self.registry.refresh
@@ -119,13 +132,17 @@ class LocalPlatform:
         """See Hosts."""
         await self._host(host).own(host.incarnation, shards)
 
-    async def release(self, host: HostRow, shards: Sequence[str]) -> None:
+    async def suspect(self, host: str) -> None:
+        """See Directory."""
+        await self.registry.suspect(host)
+
+    async def release(self, host: HostRow, shards: Mapping[str, HostRow | None]) -> None:
         """See Hosts."""
         await self._host(host).release(shards)
 
     async def replace(self, host: HostRow) -> None:
         """See Hosts."""
-        await self.add_host(host.name)
+        await self.add_host(host.name, node=host.node, group=host.group)
 
     async def dedicate(self, key: str) -> None:
         """See Hosts."""
@@ -147,6 +164,23 @@ class LocalPlatform:
         if running is not None:
             running.abandon()
         return True
+
+    async def ended(self, host: HostRow) -> bool:
+        """See Hosts."""
+        return host.name not in self.hosts
+
+    async def retire(self, host: HostRow) -> None:
+        """See Hosts."""
+        running = self.hosts.pop(host.name, None)
+        if running is not None:
+            await running.close()
+            await running.client.close()
+        if host.dedicated:
+            await self.dedicate(host.dedicated)
+
+    async def loads(self) -> dict[str, int]:
+        """See Hosts."""
+        return {shard: count for host in self.hosts.values() for shard, count in host.loads().items()}
 
     def _host(self, row: HostRow) -> Host:
         found = self.hosts.get(row.name)

@@ -10,6 +10,28 @@ from remora.supervision import DEFAULT_RULES, Rule
 
 
 @dataclass(frozen=True, slots=True)
+class HostGroup:
+    """Hosts of their own for entity types that need certain nodes: ``App(host_groups={"gpu": HostGroup(…)})``."""
+
+    hosts: int = 1
+    """How many hosts in the whole cluster."""
+    resources: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1.0})
+    """Ray resources of each, ``CPU``, ``GPU`` and ``memory`` (bytes) among them."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that its node must have, as Ray's ``label_selector``: ``value``, ``!value``, ``in(a,b)``, ``!in(a,b)``."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        if self.hosts < 1:
+            msg = f"HostGroup.hosts must be at least 1, not {self.hosts!r}."
+            raise ValueError(msg)
+        for name, amount in self.resources.items():
+            if not amount >= 0:
+                msg = f"HostGroup.resources[{name!r}] must not be below 0, as {amount!r} is."
+                raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True)
 class EntityOptions:
     """How entities of one type are run. Every field has a default that suits small entities."""
 
@@ -35,6 +57,9 @@ class EntityOptions:
     """``shared``: with many others in a host. ``dedicated``: a Ray named detached actor of its own."""
     resources: Mapping[str, float] = field(default_factory=dict)
     """Ray resources of a dedicated entity, for example ``{"CPU": 1, "GPU": 1}``."""
+    host_group: str = ""
+    """Host group whose hosts run shared entities of this type, by its name in ``App(host_groups=…)``; empty: the
+    hosts that every app has."""
     supervision: tuple[Rule, ...] = DEFAULT_RULES
     """Rules for failures; the first that matches decides."""
 
@@ -55,6 +80,9 @@ class EntityOptions:
                 raise ValueError(msg)
         if self.placement not in {"shared", "dedicated"}:
             msg = f"EntityOptions.placement is 'shared' or 'dedicated', not {self.placement!r}."
+            raise ValueError(msg)
+        if self.host_group and self.placement == "dedicated":
+            msg = "EntityOptions.host_group is for shared entities: a dedicated one says what it needs in resources."
             raise ValueError(msg)
         if self.resources and self.placement != "dedicated":
             msg = "EntityOptions.resources needs placement='dedicated': shared entities use their host's resources."

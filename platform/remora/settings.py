@@ -58,6 +58,18 @@ class Settings:
     """Seconds between rebalance rounds."""
     rebalance_max: int = 64
     """Shards moved per round: bounds what one round disturbs."""
+    rebalance_share_max: float = 0.25
+    """Share of all shards moved per round to even hosts out: with few shards, the bound above is no bound."""
+    leader_ttl_s: float = 1.0
+    """Seconds without a renewal after which a standby registry leads. Shorter than the hosts' lease: a
+    mistaken change of leader costs nothing but some work, since terms fence the former one's writes."""
+    unreachable_s: float = 10.0
+    """Seconds a host is reported as unreachable before it is fenced although it renews its lease. Longer than what a
+    busy machine or a long garbage collection takes: moving its entities away is the greater disturbance."""
+    drain_s: float = 60.0
+    """Longest time for a host to be emptied, in seconds; then what it has left is taken over as after a crash."""
+    node_look_s: float = 1.0
+    """Seconds between looks at Ray's table of nodes: how soon new nodes are used and leaving ones are emptied."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
@@ -65,6 +77,9 @@ class Settings:
             if not getattr(self, name) > 0:
                 msg = f"Settings.{name} must be above 0, not {getattr(self, name)!r}."
                 raise ValueError(msg)
+        if self.rebalance_share_max > 1:
+            msg = f"Settings.rebalance_share_max is a share and at most 1, not {self.rebalance_share_max!r}."
+            raise ValueError(msg)
         if self.lease_margin_s * 2 >= self.lease_ttl_s:
             msg = "Settings.lease_margin_s must be under half of lease_ttl_s, or a lease is never live."
             raise ValueError(msg)

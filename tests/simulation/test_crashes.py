@@ -40,6 +40,7 @@ from remora import (
 from remora.errors import HostGone, StoreUnavailable
 from remora.local import LocalPlatform
 from remora.runtime import host as hosts
+from remora.sharding.allocation import Move
 from remora.storage.memory import MemoryStore
 from tests.conftest import SEED
 from tests.simulation.virtual import VirtualClock, VirtualLease, run
@@ -336,7 +337,7 @@ async def trouble(platform: StormyPlatform, rng: random.Random, until: asyncio.E
         row = platform.registry.current.shards[shard]
         target = platform.hosts[rng.choice(names)].incarnation
         try:
-            await platform.registry._move({shard: (row.owner, target)})
+            await platform.registry.move({shard: Move(row.owner, target)})
         except Exception as error:  # noqa: BLE001 - a move that meets a crash fails; the rebalance repairs it
             platform.weather.seen[f"move failed: {type(error).__name__}"] += 1
 

@@ -32,6 +32,7 @@ from remora.journal import Store
 from remora.local import LocalPlatform
 from remora.messages import Ask
 from remora.runtime import cell as cells
+from remora.sharding.allocation import Move
 from remora.storage.sqlite import SqliteStore
 from remora.testing import Fault, FaultyStore, ManualClock
 from tests import platforms, things
@@ -513,7 +514,7 @@ async def test_their_order_is_kept_when_the_shard_moves_under_them() -> None:
         await platform.add_host()
         target = next(n for n, row in registry.current.hosts.items() if row.name == "host-2")
         shard = source.shard_name("box/a")
-        moving = asyncio.create_task(registry._move({shard: (source.incarnation, target)}))
+        moving = asyncio.create_task(registry.move({shard: Move(source.incarnation, target)}))
         asked += [asyncio.create_task(box.put(str(n))) for n in range(100, 200)]
         await moving
         asked += [asyncio.create_task(box.put(str(n))) for n in range(200, 250)]

@@ -30,7 +30,7 @@ from remora.errors import (
 
 CLASSES = [found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, RemoraError)]
 RETRY = {"try_again", "overloaded", "unavailable", "store_unavailable", "out_of_order", "deadline_exceeded"}
-RELOCATE = {"not_owner", "host_gone", "fenced"}
+RELOCATE = {"not_owner", "host_gone", "not_leader", "fenced"}
 
 
 def full(cls: type[RemoraError]) -> RemoraError:

@@ -4,7 +4,6 @@
 
 import threading
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +11,6 @@ import pytest
 import remora
 from remora.errors import StoreUnavailable
 from remora.runtime.lease import Lease
-from remora.runtime.registry import Registry
-from remora.sharding.table import HostRow, Table
-from remora.storage.memory import MemoryStore
 from remora.testing import FaultyStore, ManualClock
 from tests import platforms, things
 from tests.clock import until
@@ -134,43 +130,7 @@ async def test_without_a_live_lease_a_query_waits_for_the_next_renewal_and_stale
         assert await till.total() == 6
 
 
-# -- the registry judges by what it has seen itself --------------------------------------------------
-
-
-@pytest.fixture
-def registry(clock: ManualClock) -> Registry:
-    made = Registry(things.app, MemoryStore(), SimpleNamespace(), clock)  # asked nothing here
-    made._table = Table(1, {1: HostRow(1, "host-1"), 2: HostRow(2, "host-2")}, {})
-    return made
-
-
-def test_a_host_whose_lease_is_not_renewed_for_its_time_is_given_up(registry: Registry, clock: ManualClock) -> None:
-    over: list[int] = []
-    for step in range(12):
-        over = registry.leases_over({1: 1.0, 2: float(step)}, clock.monotonic_s())
-        if over:
-            break
-        clock.advance(0.25)
-
-    assert over == [1]
-    assert step == 9, "the first look beyond two seconds"
-
-
-def test_a_host_that_never_renewed_is_given_its_time_too(registry: Registry, clock: ManualClock) -> None:
-    assert registry.leases_over({}, clock.monotonic_s()) == []
-    for _ in range(8):
-        clock.advance(0.25)
-        assert registry.leases_over({}, clock.monotonic_s()) == []
-    clock.advance(0.25)
-
-    assert registry.leases_over({}, clock.monotonic_s()) == [1, 2]
-
-
-def test_leases_are_never_judged_across_a_gap_in_the_registrys_own_view(registry: Registry, clock: ManualClock) -> None:
-    registry.leases_over({1: 1.0, 2: 1.0}, clock.monotonic_s())
-    clock.advance(60.0)
-
-    assert registry.leases_over({1: 1.0, 2: 1.0}, clock.monotonic_s()) == []
+# -- the registry ends who does not renew -----------------------------------------------------------
 
 
 async def test_a_host_that_stops_renewing_is_replaced_and_its_entities_answer_again() -> None:

@@ -14,6 +14,7 @@ import pytest
 import remora
 from remora import App, Client, HandlerFailed, InvalidId, Rejected
 from remora.local import LocalPlatform
+from remora.runtime import registry_status
 from remora.storage.sqlite import SqliteStore
 from remora.testing import Fault, FaultyStore
 from tests import flows, platforms, things
@@ -225,7 +226,7 @@ async def test_parked_sends_are_listed_with_what_was_to_be_sent_and_delivered_on
         await teller.tell(["a", "b", "c"], "bad one")
         await teller.tell(["a"], "two")
         await outbox_is_empty(platform, parked=1)
-        status = await platform.registry.status()
+        status = await registry_status.status(platform.registry)
         assert [(row["entity"], [send[1] for send in row["sends"]]) for row in status["parked"]] == [
             ("teller/t", ["a", "b", "c"])
         ]
@@ -261,7 +262,7 @@ async def test_sends_that_cannot_be_read_are_parked_and_hold_up_nobody() -> None
         await outbox_is_empty(platform, parked=1)
 
         assert await client.ref(Listener, "a").heard() == ["t"]
-        assert "cannot be read" in (await platform.registry.status())["parked"][0]["reason"]
+        assert "cannot be read" in (await registry_status.status(platform.registry))["parked"][0]["reason"]
         assert await client.ref(Teller, "s").release_sends() == 0
 
 

@@ -2,28 +2,44 @@
 
 import statistics
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from remora.sharding import registry as decisions
-from remora.sharding.allocation import allocate, rebalance
-from remora.sharding.hashing import entity_key, shard_of
-from remora.sharding.registry import Plan
+from remora.sharding.allocation import External, LeastShards, Move, Pinned, View, matches, moves_allowed
+from remora.sharding.hashing import entity_key, group_of, shard_of
+from remora.sharding.registry import Layout, Plan
 from remora.sharding.table import HostRow, ShardRow, Table, decode_table, encode_table
 
 SHARDS = 12
+LAYOUT = Layout(SHARDS)
 
 
 def host(number: int, name: str = "", dedicated: str = "") -> HostRow:
     return HostRow(number, name or f"host-{number}", dedicated=dedicated)
 
 
-def up(*numbers: int, shards: int = SHARDS) -> Table:
+def up(*numbers: int) -> Table:
     """Return the table after those hosts joined together."""
-    return decisions.joined(Table(), [host(number) for number in numbers], shards).table
+    return decisions.joined(Table(), [host(number) for number in numbers], LAYOUT).table
+
+
+def view(owned: Mapping[int, Sequence[str]], **more: Any) -> View:  # noqa: ANN401 - the view's other fields
+    """Return what an allocation sees of hosts that are alike."""
+    return View({number: host(number) for number in owned}, owned, **more)
+
+
+def allocate(shards: Sequence[str], load: Mapping[int, int]) -> dict[str, int]:
+    owned = {number: [f"{number}.{n}" for n in range(count)] for number, count in load.items()}
+    return LeastShards().place(shards, view(owned))
+
+
+def rebalance(owned: Mapping[int, Sequence[str]], moves_max: int) -> dict[str, Move]:
+    return LeastShards().moves(view(owned), moves_max)
 
 
 def owners(table: Table) -> dict[int, int]:
@@ -31,7 +47,7 @@ def owners(table: Table) -> dict[int, int]:
 
 
 def refreshed(table: Table, stored: Table, targets: dict[str, int] | None = None) -> Plan:
-    return decisions.settled(decisions.known(table, stored), SHARDS, targets)
+    return decisions.settled(decisions.known(table, stored), LAYOUT, targets)
 
 
 def release(table: Table, names: Sequence[str]) -> Table:
@@ -150,7 +166,7 @@ def test_a_hundred_hosts_and_a_thousand_shards_are_in_balance_after_two_rounds(s
 
 
 def test_hosts_that_join_together_share_evenly() -> None:
-    plan = decisions.joined(Table(), [host(1), host(2), host(3)], SHARDS)
+    plan = decisions.joined(Table(), [host(1), host(2), host(3)], LAYOUT)
 
     check_is_written(Table(), plan)
     assert owners(plan.table) == {1: 4, 2: 4, 3: 4}
@@ -161,7 +177,7 @@ def test_hosts_that_join_together_share_evenly() -> None:
 def test_a_host_that_joins_later_gets_nothing_that_another_owns() -> None:
     before = up(1, 2)
 
-    plan = decisions.joined(before, [host(3)], SHARDS)
+    plan = decisions.joined(before, [host(3)], LAYOUT)
 
     check_is_written(before, plan)
     assert owners(plan.table) == {1: 6, 2: 6, 3: 0}
@@ -171,7 +187,7 @@ def test_a_host_that_joins_later_gets_nothing_that_another_owns() -> None:
 def test_a_host_that_comes_back_under_its_name_fences_its_former_self_whose_shards_are_shared_out() -> None:
     before = up(1, 2)
 
-    plan = decisions.joined(before, [host(3, "host-1")], SHARDS)
+    plan = decisions.joined(before, [host(3, "host-1")], LAYOUT)
 
     check_is_written(before, plan)
     assert plan.fence == (1,)
@@ -181,10 +197,10 @@ def test_a_host_that_comes_back_under_its_name_fences_its_former_self_whose_shar
 
 
 def test_the_first_host_after_a_time_without_any_gets_everything() -> None:
-    empty = decisions.gone(up(1), [1], SHARDS).table
+    empty = decisions.gone(up(1), [1], LAYOUT).table
     assert {row.owner for row in empty.shards.values()} == {0}
 
-    plan = decisions.joined(empty, [host(2)], SHARDS)
+    plan = decisions.joined(empty, [host(2)], LAYOUT)
 
     check_is_written(empty, plan)
     assert owners(plan.table) == {2: SHARDS}
@@ -197,7 +213,7 @@ def test_the_first_host_after_a_time_without_any_gets_everything() -> None:
 def test_the_shards_of_a_host_that_is_gone_go_to_survivors_at_once_and_it_is_fenced() -> None:
     before = up(1, 2, 3)
 
-    plan = decisions.gone(before, [2], SHARDS)
+    plan = decisions.gone(before, [2], LAYOUT)
 
     check_is_written(before, plan)
     assert plan.fence == (2,)
@@ -208,7 +224,7 @@ def test_the_shards_of_a_host_that_is_gone_go_to_survivors_at_once_and_it_is_fen
 def test_several_hosts_may_be_gone_at_once() -> None:
     before = up(1, 2, 3)
 
-    plan = decisions.gone(before, [1, 3, 99], SHARDS)
+    plan = decisions.gone(before, [1, 3, 99], LAYOUT)
 
     check_is_written(before, plan)
     assert plan.fence == (1, 3)
@@ -218,14 +234,14 @@ def test_several_hosts_may_be_gone_at_once() -> None:
 def test_a_host_that_nobody_knows_is_no_reason_to_do_anything() -> None:
     before = up(1, 2)
 
-    plan = decisions.gone(before, [7], SHARDS)
+    plan = decisions.gone(before, [7], LAYOUT)
 
     assert (plan.fence, plan.assign) == ((), {})
 
 
 def test_every_shard_is_told_to_its_new_owner_with_its_epoch() -> None:
     before = up(1, 2, 3)
-    plan = decisions.gone(before, [2], SHARDS)
+    plan = decisions.gone(before, [2], LAYOUT)
 
     told = decisions.news(before, plan.table)
 
@@ -237,9 +253,9 @@ def test_every_shard_is_told_to_its_new_owner_with_its_epoch() -> None:
 
 def test_a_host_that_was_not_told_before_is_told_also_if_the_store_held_it_already() -> None:
     empty = Table()
-    written = decisions.joined(empty, [host(1), host(2)], SHARDS).table
+    written = decisions.joined(empty, [host(1), host(2)], LAYOUT).table
 
-    plan = decisions.joined(decisions.known(empty, written), [host(1), host(2)], SHARDS)
+    plan = decisions.joined(decisions.known(empty, written), [host(1), host(2)], LAYOUT)
 
     assert plan.assign == {}
     assert {number: len(shards) for number, shards in decisions.news(empty, plan.table).items()} == {1: 6, 2: 6}
@@ -310,22 +326,22 @@ def test_a_host_that_joins_after_the_store_was_read_again_is_not_taken_for_its_f
     before = up(1)
     seen = Table(before.version, {**before.hosts, 2: host(2)}, before.shards)
 
-    plan = decisions.joined(seen, [host(2)], SHARDS)
+    plan = decisions.joined(seen, [host(2)], LAYOUT)
 
     assert plan.fence == ()
     assert sorted(plan.table.hosts) == [1, 2]
 
 
 def test_rounds_of_moves_bring_a_new_host_its_share() -> None:
-    table = decisions.joined(up(1, 2), [host(3)], SHARDS).table
+    table = decisions.joined(up(1, 2), [host(3)], LAYOUT).table
 
     for _ in range(4):
-        for shard, (source, target) in decisions.moves(table, 2).items():
+        for shard, (source, target) in decisions.moves(table, LAYOUT, 2).items():
             assert table.shards[shard].owner == source
             table = refreshed(table, release(table, [shard]), {shard: target}).table
 
     assert owners(table) == {1: 4, 2: 4, 3: 4}
-    assert decisions.moves(table, 2) == {}
+    assert decisions.moves(table, LAYOUT, 2) == {}
 
 
 # -- dedicated entities ------------------------------------------------------------------------------
@@ -341,18 +357,18 @@ def test_a_dedicated_entity_gets_a_shard_of_its_own_and_waits_for_its_actor() ->
 def test_the_actor_of_a_dedicated_entity_gets_that_shard_and_no_other() -> None:
     before = decisions.want_dedicated(up(1, 2), "board/network").table
 
-    plan = decisions.joined(before, [host(3, "entity/board/network", dedicated="board/network")], SHARDS)
+    plan = decisions.joined(before, [host(3, "entity/board/network", dedicated="board/network")], LAYOUT)
 
     assert plan.assign == {"board/network": ShardRow(3, 1)}
     assert owners(plan.table) == {1: 6, 2: 6, 3: 1}
-    assert decisions.moves(plan.table, 10) == {}, "it takes no part in the rebalance"
+    assert decisions.moves(plan.table, LAYOUT, 10) == {}, "it takes no part in the rebalance"
 
 
 def test_a_dedicated_entity_without_its_actor_is_not_given_to_a_shared_host() -> None:
     table = decisions.want_dedicated(up(1, 2), "board/network").table
-    table = decisions.joined(table, [host(3, "entity/board/network", dedicated="board/network")], SHARDS).table
+    table = decisions.joined(table, [host(3, "entity/board/network", dedicated="board/network")], LAYOUT).table
 
-    plan = decisions.gone(table, [3], SHARDS)
+    plan = decisions.gone(table, [3], LAYOUT)
 
     assert plan.assign == {"board/network": ShardRow(0, 1)}
     assert decisions.unplaced_dedicated(plan.table) == ["board/network"]
@@ -370,11 +386,11 @@ def test_whatever_happens_every_shard_has_one_owner_that_stands_and_epochs_only_
         before = table
         if letter in "abc":
             number += 1
-            plan = decisions.joined(table, [host(number, f"host-{letter}")], SHARDS)
+            plan = decisions.joined(table, [host(number, f"host-{letter}")], LAYOUT)
         elif letter in "def":
-            plan = decisions.gone(table, sorted(table.hosts)[: "def".index(letter)], SHARDS)
+            plan = decisions.gone(table, sorted(table.hosts)[: "def".index(letter)], LAYOUT)
         else:
-            moves = decisions.moves(table, 3)
+            moves = decisions.moves(table, LAYOUT, 3)
             source = next(iter(moves.values()))[0] if moves else 0
             names = [name for name, (start, _) in moves.items() if start == source]
             if not names:

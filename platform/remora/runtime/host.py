@@ -408,6 +408,7 @@ class Host:
 
     def _admit(self, ask: Ask, sink: Sink, deadline_s: float, key: str, cell: Cell | None) -> None:
         if cell is not None and cell.shard.accepting and ask.method[:1] != "$" and not ask.chain:
+            cell.shard.commands += 1
             cell.offer(ask, sink, deadline_s)
             return
         try:
@@ -435,6 +436,7 @@ class Host:
         elif ask.method == "$events":
             self.spawn(inspection.events(self, spec, key, ask, sink))
         else:
+            shard.commands += 1
             (cell or self._activate(spec, shard, ask.id, key)).offer(ask, sink, deadline_s)
 
     def _hold(self, ask: Ask, sink: Sink, deadline_s: float) -> None:
@@ -501,7 +503,7 @@ class Host:
     def shard_name(self, key: str) -> str:
         """Return the shard of an entity."""
         spec = self.app.specs.get(key.partition("/")[0])
-        return key if spec is not None and spec.dedicated else shard_of(key, self.settings.shards)
+        return shard_of(key, self.settings.shards) if spec is None else spec.shard(key, self.settings.shards)
 
     def may_answer(self, now_s: float) -> bool:
         """Return whether queries may be answered from memory."""
@@ -528,6 +530,10 @@ class Host:
         self.log.warning("%s.%s failed: %r", cell.key, handler, failure, exc_info=failure)
 
     # -- looking at it -----------------------------------------------------------------------------------
+
+    def loads(self) -> dict[str, int]:
+        """Return commands and queries taken so far per shard."""
+        return {name: shard.commands for name, shard in self.shards.items()}
 
     def status(self) -> dict[str, Any]:
         """Return counters of this host."""

@@ -1,15 +1,17 @@
 """The sharding registry at work: carries out the plans of ``sharding.registry``.
 
-It keeps the table in the store, watches hosts in two ways (whoever runs them reports an exit;
-their leases in the store), and publishes the table to clients by long poll. The data path never
-needs it alive: clients keep their table, hosts keep their shards.
+It keeps the table in the store, notices hosts that are gone (``runtime.detection``), moves shards
+(``runtime.rebalance``), and publishes the table to clients by long poll. Of several registries one
+leads (``runtime.leadership``). The data path never needs it alive: clients keep their table, hosts
+keep their shards.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,10 +19,14 @@ import msgspec
 
 from remora.app import App
 from remora.clock import Clock
-from remora.errors import RemoraError, StoreUnavailable, UnknownEntity
+from remora.errors import Fenced, RemoraError, StoreUnavailable, UnknownEntity, UnknownNode
 from remora.journal import Store
+from remora.runtime.detection import Detection
+from remora.runtime.leadership import Leadership
+from remora.runtime.rebalance import Rebalance, check_drain
 from remora.sharding import registry as decisions
-from remora.sharding.registry import Plan
+from remora.sharding.allocation import Move
+from remora.sharding.registry import Layout, Plan
 from remora.sharding.table import HostRow, Table
 
 POLL_S = 10.0
@@ -31,12 +37,14 @@ BACKOFF_MAX_S = 5.0
 PATIENCE_MIN_S = 0.05
 PATIENCE_MAX_S = 1.0
 """Shortest and longest pause between tries while the store is away, in seconds."""
-PARKED_SHOWN = 50
-"""Parked entries that a status lists."""
 TELL_S = 1.0
 """Longest the table waits for hosts to be told of their shards, in seconds."""
 FAILURE_WINDOW_S = 60.0
 """Failures of a host's slot within this time make the next start wait longer."""
+STANDBY_READS_S = 1.0
+"""Seconds between reads of the table by a registry that stands by."""
+DRAINED, LOCATIONS = "drained", "locations"
+"""Notes in the store: nodes that were asked to be emptied, and where shards are wanted."""
 
 
 class Hosts(Protocol):
@@ -46,8 +54,8 @@ class Hosts(Protocol):
         """Tell a host which shards it owns now."""
         ...
 
-    async def release(self, host: HostRow, shards: Sequence[str]) -> None:
-        """Have a host give up shards; returns when the store knows."""
+    async def release(self, host: HostRow, shards: Mapping[str, HostRow | None]) -> None:
+        """Have a host give up shards to other hosts, as far as known; returns when the store knows."""
         ...
 
     async def replace(self, host: HostRow) -> None:
@@ -59,7 +67,19 @@ class Hosts(Protocol):
         ...
 
     async def kill(self, host: HostRow) -> bool:
-        """Make sure a host's process runs no more; return whether that is proven."""
+        """End a host's process; return whether it is proven that it runs no more."""
+        ...
+
+    async def ended(self, host: HostRow) -> bool:
+        """Return whether it is proven that a host's process has ended, without ending it."""
+        ...
+
+    async def retire(self, host: HostRow) -> None:
+        """End a host that has been emptied, and start one elsewhere if there are to be as many as before."""
+        ...
+
+    async def loads(self) -> dict[str, int]:
+        """Return commands taken so far per shard, of all hosts that answer in time."""
         ...
 
 
@@ -71,61 +91,131 @@ class Registry:
         store: The app's store, opened.
         hosts: Reaches and runs hosts.
         clock: Time.
+        name: Who this is, for those that ask who leads.
+        on_deposed: Called when another registry leads: what this one decides is written no more.
     """
 
-    def __init__(self, app: App, store: Store, hosts: Hosts, clock: Clock) -> None:
+    def __init__(  # noqa: PLR0913 - the last two have defaults
+        self, app: App, store: Store, hosts: Hosts, clock: Clock, *, name: str = "registry",
+        on_deposed: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         self.app = app
-        self._store = store
-        self._hosts = hosts
-        self._clock = clock
-        self._settings = app.settings
+        self.store = store
+        self.hosts = hosts
+        self.clock = clock
+        self.settings = app.settings
+        self.name = name
+        self.detection = Detection(self)
+        self.rebalance = Rebalance(self)
+        self.leadership = Leadership(store, clock, app.settings.leader_ttl_s)
+        self.joining: set[str] = set()
+        """Slots in which hosts are being started."""
+        self.refused: dict[str, str] = {}
+        """Slot → why its host could not be started, as last tried."""
+        self.gone_lately: list[tuple[str, str, float]] = []
+        """(host, why, when) of the last hosts that were given up."""
+        self._on_deposed = on_deposed
         self._term = 0
         self._table = Table()
+        self._layout = app.layout
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failures: dict[str, list[float]] = {}
-        self._renewed: dict[int, tuple[float, float]] = {}
-        """incarnation → (renewal last seen, when it was seen to change)"""
-        self._leases_read_s = 0.0
-        self._ending: set[int] = set()
-        """Hosts whose lease is over and whose shards are being given to others."""
         self._untold: set[int] = set()
         """Hosts that could not be told of shards they own."""
+        self._drained: set[str] = set()
+        """Nodes that were asked to be emptied, and get no hosts until that is taken back."""
         self._log = logging.getLogger("remora.registry")
 
     @property
     def term(self) -> int:
-        """The leader term this registry writes under."""
+        """The leader term this registry writes under; 0 while it does not lead."""
         return self._term
 
-    def unplaced(self) -> list[str]:
-        """Return dedicated entities that have a shard row and no host."""
-        return decisions.unplaced_dedicated(self._table)
+    @property
+    def layout(self) -> Layout:
+        """The app's shards, with what bears on where they go at the moment."""
+        return Layout(
+            self._layout.shards, self._layout.groups, self._layout.allocation, self.rebalance.load,
+            self.rebalance.locations,
+        )  # fmt: skip
+
+    @property
+    def drained(self) -> frozenset[str]:
+        """Nodes that are to have no hosts."""
+        return frozenset(self._drained)
 
     @property
     def current(self) -> Table:
         """The table now."""
         return self._table
 
-    async def start(self) -> Table:
-        """Lead: begin a new term and read the table; return it."""
+    def unplaced(self) -> list[str]:
+        """Return dedicated entities that have a shard row and no host."""
+        return decisions.unplaced_dedicated(self._table)
+
+    async def stand_by(self) -> int:
+        """Wait until nobody leads, looking at hosts meanwhile as the leader does; return the term that begins."""
+        looking = [self.spawn(self.detection.run()), self.spawn(self._read_along())]
+        try:
+            return await self.leadership.follow()
+        finally:
+            for task in looking:
+                task.cancel()
+
+    async def _read_along(self) -> None:
+        while True:
+            try:
+                self._table = await self.store.read_table()
+            except StoreUnavailable as error:
+                self._log.warning("the table cannot be read: %s", error)
+            await asyncio.sleep(STANDBY_READS_S)  # noqa: TID251 - the period of reading along
+
+    async def start(self, term: int = 0) -> Table:
+        """Lead: begin a new term, unless one was begun, and read the table; return it.
+
+        Args:
+            term: The term that ``stand_by`` began.
+        """
         async with self._lock:
-            self._table = await self._store.read_table()
+            self._table = await self.store.read_table()
             # Watching begins before leading: a host that is frozen in a commit keeps everybody from writing.
-            self._spawn(self._watch_leases())
-            self._term = await self._store.lead()
-            self._table = await self._store.read_table()
-        self._spawn(self._rebalance())
+            self.detection.acting = True
+            self.spawn(self.detection.run())
+            self._term = term or await self.leadership.take()
+            self.spawn(self._lead())
+            self._table = await self.store.read_table()
+            self._drained = set(await self._noted(DRAINED, list[str], []))
+            self.rebalance.locations = await self._noted(LOCATIONS, dict[str, str], {})
+        self.spawn(self.rebalance.run())
         return self._table
+
+    async def _noted(self, name: str, kind: Any, default: Any) -> Any:  # noqa: ANN401 - what stands under the name
+        text = await self.store.note(name)
+        return default if text is None else msgspec.json.decode(text, type=kind)
+
+    async def _note(self, name: str, value: object) -> None:
+        await self.store.set_note(self._term, name, msgspec.json.encode(value).decode())
+
+    async def _lead(self) -> None:
+        await self.leadership.keep(self._term)
+        self._deposed()
+
+    def _deposed(self) -> None:
+        self.detection.acting = False
+        if self._on_deposed is not None:
+            self._on_deposed()
 
     async def close(self) -> None:
         """Stop."""
+        self.detection.acting = False
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:  # noqa: ANN401 - any coroutine
+    def spawn(self, work: Any) -> asyncio.Task[Any]:  # noqa: ANN401 - any coroutine
+        """Run something in the background of this registry; what it raises is logged."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -138,31 +228,66 @@ class Registry:
 
     # -- what happens to hosts ---------------------------------------------------------------------
 
+    @contextmanager
+    def starting(self, slot: str) -> Iterator[None]:
+        """While a host is being started: nothing is moved to even hosts out; why it failed is kept and shown."""
+        self.joining.add(slot)
+        try:
+            yield
+        except RemoraError as error:
+            self.refused[slot] = error.message
+            raise
+        else:
+            self.refused.pop(slot, None)
+        finally:
+            self.joining.discard(slot)
+
     async def joined(self, hosts: Sequence[HostRow]) -> None:
         """Take in hosts that entered the store; those given together share evenly."""
         async with self._lock:
-            await self._change(lambda table: decisions.joined(table, hosts, self._settings.shards))
+            await self._change(lambda table: decisions.joined(table, hosts, self.layout))
         for host in hosts:
             self._log.info("host %s joined as incarnation %d", host.name, host.incarnation)
 
-    async def gone(self, incarnations: Sequence[int], *, replace: bool = True) -> None:
-        """Hosts are proven gone: their shards go to survivors at once, then they are replaced."""
+    async def gone(self, incarnations: Iterable[int], *, replace: bool = True, because: str = "") -> None:
+        """Hosts are gone for certain: their shards go to survivors at once, then they are replaced."""
         async with self._lock:
             # Told of by an incarnation that the store has ended meanwhile, a host is gone under its latest one.
-            names = {row.name for number in incarnations if (row := self._table.hosts.get(number)) is not None}
+            numbers = set(incarnations)
+            names = {row.name for number in numbers if (row := self._table.hosts.get(number)) is not None}
 
             def without(table: Table) -> Plan:
-                here = [number for number, row in table.hosts.items() if number in incarnations or row.name in names]
-                return decisions.gone(table, here, self._settings.shards)
+                here = [number for number, row in table.hosts.items() if number in numbers or row.name in names]
+                return decisions.gone(table, here, self.layout)
 
-            await self._change(without, replace=replace)
+            await self._change(without, replace=replace, because=because)
+
+    async def retire(self, number: int) -> None:
+        """Let go of a host that owns nothing any more."""
+        row = self._table.hosts.get(number)
+        if row is None:
+            return
+        await self.gone([number], replace=False, because="it was emptied")
+        self.spawn(self.hosts.retire(row))
+
+    async def fence(self, numbers: Iterable[int]) -> None:
+        """End incarnations in the store whose leases may still be running; they keep their shards until those are over."""
+        async with self._lock:
+            await self.store.write_table(self._term, self._table.version, list(numbers), {})
 
     async def refresh(self) -> None:
         """Read the table again: a host took a new incarnation in the store, or released shards."""
         async with self._lock:
-            await self._change(lambda table: decisions.settled(table, self._settings.shards))
+            await self._change(lambda table: decisions.settled(table, self.layout))
 
-    async def _change(self, decide: Callable[[Table], Plan], *, replace: bool = True) -> None:
+    async def set_draining(self, numbers: Iterable[int]) -> None:
+        """Have exactly these hosts emptied."""
+        wanted = frozenset(numbers)
+        async with self._lock:
+            await self._change(lambda table: Plan(decisions.draining(table, wanted)))
+        self.rebalance.wake()
+
+    async def _change(self, decide: Callable[[Table], Plan], *, replace: bool = True, because: str = "") -> None:
         """Read the table, decide, write; from the start again until the store has confirmed that.
 
         Hosts that leave the table by that are ended for certain and replaced: those that the plan
@@ -174,42 +299,60 @@ class Registry:
         pause = PATIENCE_MIN_S
         while True:
             try:
-                plan = decide(decisions.known(self._table, await self._store.read_table()))
-                if (plan.table.hosts, plan.table.shards) == (self._table.hosts, self._table.shards) and not plan.fence:
+                stored = await self.store.read_table()
+                before = self._table
+                plan = decide(decisions.known(before, stored, self.detection.watch.held))
+                after = plan.table
+                same = (after.hosts, after.shards, after.draining) == (before.hosts, before.shards, before.draining)
+                if same and not plan.fence:
                     return
-                await self._store.write_table(self._term, plan.table.version, plan.fence, plan.assign)
+                await self.store.write_table(self._term, after.version, plan.fence, plan.assign)
                 break
+            except Fenced:
+                self._deposed()
+                raise
             except StoreUnavailable as error:
                 self._log.warning("the registry waits for the store: %s", error)
                 await asyncio.sleep(pause)  # noqa: TID251 - growing, bounded pause while the store is away
                 pause = min(pause * 2, PATIENCE_MAX_S)
-        news = decisions.news(self._table, plan.table)
-        left = decisions.left(self._table, plan.table)
-        self._table = plan.table
-        told = [self._spawn(self._tell(plan.table.hosts[number], shards)) for number, shards in news.items()]
+        await self._publish(after, replace=replace, because=because)
+
+    async def _publish(self, table: Table, *, replace: bool, because: str) -> None:
+        news = decisions.news(self._table, table)
+        left = decisions.left(self._table, table)
+        self._table = table
+        told = [self.spawn(self._tell(table.hosts[number], shards)) for number, shards in news.items()]
         if told:
             # One that does not listen must not keep the others from being known.
             await asyncio.wait(told, timeout=TELL_S)
         self._changed.set()
         self._changed = asyncio.Event()
         for row in left:
-            self._log.warning("host %s (incarnation %d) is gone", row.name, row.incarnation)
-            self._renewed.pop(row.incarnation, None)
-            await self._hosts.kill(row)
+            self._log.warning("host %s (incarnation %d) is gone: %s", row.name, row.incarnation, because or "fenced")
+            self.gone_lately = [*self.gone_lately[-19:], (row.name, because or "it was fenced", self.clock.monotonic_s())]
+            await self.hosts.kill(row)
             if replace:
-                self._spawn(self._replace(row))
+                self.spawn(self._replace(row))
 
     async def _tell(self, host: HostRow, shards: dict[str, int]) -> None:
         try:
-            await self._hosts.own(host, shards)
+            await self.hosts.own(host, shards)
         except RemoraError as error:
             # It died in between: its exit will be reported, and these shards move on then.
             self._log.warning("host %s could not be told of %d shards: %s", host.name, len(shards), error)
             self._untold.add(host.incarnation)
+            self.detection.suspect(host.incarnation, f"it could not be told of its shards: {error.message}")
+
+    async def tell_again(self) -> None:
+        """Tell hosts all that is theirs that could not be told before."""
+        again, self._untold = self._untold, set()
+        for incarnation in again & self._table.hosts.keys():
+            owned = {name: self._table.shards[name].epoch for name in self._table.owned_by(incarnation)}
+            await self._tell(self._table.hosts[incarnation], owned)
 
     async def _replace(self, row: HostRow) -> None:
         while True:
-            now_s = self._clock.monotonic_s()
+            now_s = self.clock.monotonic_s()
             recent = [at for at in self._failures.get(row.slot, []) if now_s - at < FAILURE_WINDOW_S]
             self._failures[row.slot] = [*recent, now_s]
             if recent:
@@ -217,9 +360,9 @@ class Registry:
                 await asyncio.sleep(pause)  # noqa: TID251 - growing, bounded backoff of a host that keeps failing
             try:
                 if row.dedicated:
-                    await self._hosts.dedicate(row.dedicated)
+                    await self.hosts.dedicate(row.dedicated)
                 else:
-                    await self._hosts.replace(row)
+                    await self.hosts.replace(row)
             except RemoraError as error:
                 self._log.warning("host %s could not be replaced: %s", row.slot, error)
             else:
@@ -239,126 +382,117 @@ class Registry:
             await self._change(lambda table: decisions.want_dedicated(table, key))
         row = self._table.shards[key]
         if row.owner not in self._table.hosts:
-            await self._hosts.dedicate(key)
+            await self.hosts.dedicate(key)
+
+    async def suspect(self, name: str) -> None:
+        """A client got no answer from a host of that name."""
+        for number, row in self._table.hosts.items():
+            if row.name == name:
+                await self.detection.reported(number, "a client got no answer from it")
 
     # -- the table ---------------------------------------------------------------------------------
 
     async def table(self, after: int) -> Table:
         """Return the table as soon as it is newer than ``after``, or after ten seconds as it is."""
         if self._table.version <= after:
-            changed = self._changed
-            try:
-                async with asyncio.timeout(POLL_S):
-                    await changed.wait()
-            except TimeoutError:
-                return self._table
+            await self.changed(within_s=POLL_S)
         return self._table
 
-    # -- watching ------------------------------------------------------------------------------------
-
-    async def _watch_leases(self) -> None:
-        ttl = self._settings.lease_ttl_s
-        while True:
-            await asyncio.sleep(ttl / 4)  # noqa: TID251 - the period of looking at leases
-            try:
-                leases = await self._store.leases()
-            except StoreUnavailable as error:
-                self._log.warning("leases cannot be read: %s", error)
-                continue
-            for incarnation in self.leases_over(leases, self._clock.monotonic_s()):
-                row = self._table.hosts.get(incarnation)
-                if row is not None and await self._hosts.kill(row) and incarnation not in self._ending:
-                    self._ending.add(incarnation)
-                    self._spawn(self._end(incarnation))
-
-    async def _end(self, incarnation: int) -> None:
-        # Beside the watch, which goes on: this write may have to wait until another frozen host is killed.
+    async def changed(self, *, within_s: float) -> bool:
+        """Wait until the table changes; return whether it did in time."""
+        changed = self._changed
         try:
-            await self.gone([incarnation])
-        except RemoraError as error:
-            self._log.warning("host %s cannot be given up yet: %s", incarnation, error)
-        finally:
-            self._ending.discard(incarnation)
+            async with asyncio.timeout(within_s):
+                await changed.wait()
+        except TimeoutError:
+            return False
+        return True
 
-    def leases_over(self, leases: dict[int, float], now_s: float) -> list[int]:
-        """Return hosts whose lease is over by what this registry itself has seen.
+    # -- moving ------------------------------------------------------------------------------------
 
-        A gap in the registry's own view of the store starts the count anew: it may be its own fault.
-        """
-        ttl = self._settings.lease_ttl_s
-        gap = now_s - self._leases_read_s > ttl / 2
-        self._leases_read_s = now_s
-        over = []
-        for incarnation in self._table.hosts:
-            renewed = leases.get(incarnation, 0.0)
-            seen, since = self._renewed.get(incarnation, (-1.0, now_s))
-            if renewed != seen or gap:
-                self._renewed[incarnation] = (renewed, now_s)
-            elif now_s - since > ttl:
-                over.append(incarnation)
-        return over
-
-    async def _rebalance(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.rebalance_s)  # noqa: TID251 - the period of rebalancing
-            try:
-                await self.refresh()  # finds shards whose hand-over was cut short
-                await self._tell_again()
-                moves = decisions.moves(self._table, self._settings.rebalance_max)
-                if moves:
-                    await self._move(moves)
-            except RemoraError as error:
-                self._log.warning("a rebalance round was not finished: %s", error)
-
-    async def _tell_again(self) -> None:
-        """Tell hosts all that is theirs that could not be told before."""
-        again, self._untold = self._untold, set()
-        for incarnation in again & self._table.hosts.keys():
-            owned = {name: self._table.shards[name].epoch for name in self._table.owned_by(incarnation)}
-            await self._tell(self._table.hosts[incarnation], owned)
-
-    async def _move(self, moves: dict[str, tuple[int, int]]) -> None:
-        for source in sorted({source for source, _ in moves.values()}):
+    async def move(self, moves: Mapping[str, Move]) -> None:
+        """Move shards whose owners stand: each is released, then given to its target."""
+        for source in sorted({move.source for move in moves.values()}):
             host = self._table.hosts.get(source)
             if host is None:
                 continue
-            targets = {name: target for name, (start, target) in moves.items() if start == source}
-            # Not under the lock: a host that is slow to let go must not hold up the failover of another.
-            await self._hosts.release(host, list(targets))
-            async with self._lock:
-                await self._change(partial(decisions.settled, shards=self._settings.shards, targets=targets))
+            targets = {name: move.target for name, move in moves.items() if move.source == source}
+            self.rebalance.under_way |= {name: moves[name] for name in targets}
+            try:
+                # Not under the lock: a host that is slow to let go must not hold up the failover of another.
+                await self.hosts.release(host, {name: self._table.hosts.get(target) for name, target in targets.items()})
+            except RemoraError as error:
+                self.detection.suspect(source, f"it could not be asked to let go of shards: {error.message}")
+                raise
+            finally:
+                for name in targets:
+                    self.rebalance.under_way.pop(name, None)
+                async with self._lock:
+                    await self._change(partial(decisions.settled, layout=self.layout, targets=targets))
+            self.rebalance.moved += len(targets)
             self._log.info("moved %d shards from %s", len(targets), host.name)
 
-    async def status(self) -> dict[str, Any]:
-        """Return the table's summary and the state of the outboxes."""
-        undelivered, parked = await self._store.outbox_counts()
-        return {
-            "app": self.app.name,
-            "store": self._store.url,
-            "term": self._term,
-            "version": self._table.version,
-            "shards": self._settings.shards,
-            "hosts": [
-                {
-                    "name": row.name,
-                    "incarnation": row.incarnation,
-                    "node": row.node,
-                    "pid": row.pid,
-                    "dedicated": row.dedicated,
-                    "shards": len(self._table.owned_by(row.incarnation)),
-                }
-                for row in self._table.hosts.values()
-            ],
-            "outbox": {"undelivered": undelivered, "parked": parked},
-            "parked": [
-                {"entity": row.entity, "sends": _readable(row.sends), "reason": row.reason}
-                for row in (await self._store.parked(PARKED_SHOWN) if parked else [])
-            ],
-        }
+    async def drain(self, what: str) -> dict[str, Any]:
+        """Empty a node's hosts, or one host, and let them go; the node gets no hosts until ``undrain``.
 
+        Args:
+            what: A node id, the beginning of one, or a host's name or slot.
 
-def _readable(sends: str) -> list[Any]:
-    try:
-        return msgspec.json.decode(sends, type=list[Any])
-    except ValueError:
-        return []  # parked because nobody can read it: the reason says so
+        Returns:
+            ``node``, the names of its ``hosts``, and the shards that are ``left`` when the time for it is over.
+
+        Raises:
+            UnknownNode: There is no such node or host.
+            CannotDrain: They are the last hosts.
+        """
+        node, numbers = self._meant(what)
+        check_drain(self, numbers)
+        if node:
+            await self._note(DRAINED, sorted({*self._drained, node}))
+            self._drained.add(node)
+        names = [self._table.hosts[number].name for number in numbers]
+        left = await self.rebalance.drain(numbers)
+        return {"node": node or what, "hosts": names, "left": left}
+
+    async def undrain(self, what: str) -> dict[str, Any]:
+        """Let a node have hosts again.
+
+        Raises:
+            UnknownNode: No such node was drained.
+        """
+        nodes = {node for node in self._drained if node.startswith(what)}
+        if not nodes:
+            msg = f"{what!r} was not drained; drained are: {', '.join(sorted(self._drained)) or 'none'}."
+            raise UnknownNode(msg)
+        self._drained -= nodes
+        await self._note(DRAINED, sorted(self._drained))
+        hosts = self._table.hosts
+        await self.set_draining(number for number in self._table.draining if hosts[number].node not in nodes)
+        return {"nodes": sorted(nodes)}
+
+    async def leave(self, nodes: Iterable[str]) -> None:
+        """Nodes are about to go, or were asked to be emptied: have their hosts emptied."""
+        leaving = {*nodes, *self._drained}
+        wanted = self._table.draining | {number for number, row in self._table.hosts.items() if row.node in leaving}
+        if wanted != self._table.draining:
+            await self.set_draining(wanted)
+
+    def _meant(self, what: str) -> tuple[str, list[int]]:
+        """Return the node that is meant, if one is, and the hosts."""
+        hosts = self._table.hosts
+        named = [number for number, row in hosts.items() if what in {row.name, row.slot}]
+        if named:
+            return "", named
+        nodes = sorted({row.node for row in hosts.values() if what and row.node.startswith(what)})
+        if len(nodes) != 1:
+            known = ", ".join(sorted({row.node for row in hosts.values()}))
+            msg = f"{what!r} is {'more than one node' if nodes else 'no node or host'}; nodes with hosts are: {known}."
+            raise UnknownNode(msg)
+        return nodes[0], [number for number, row in hosts.items() if row.node == nodes[0]]
+
+    async def locate(self, locations: Mapping[str, str]) -> None:
+        """Say where shards are wanted, for the allocation ``External``; an empty place takes that back."""
+        wanted = {shard: place for shard, place in (self.rebalance.locations | locations).items() if place}
+        await self._note(LOCATIONS, wanted)
+        self.rebalance.locations = wanted
+        self.rebalance.wake()

@@ -1,24 +1,20 @@
 """The registry's decisions as pure functions: (table, event) → plan.
 
-Life of a host, as the registry sees it::
-
-    (unknown) ── joined ──▶ up ── gone (exit proven, or lease over) ──▶ fenced, forgotten
-                             │
-                             └─ release of a shard ─▶ still up, owns one less
-
 A plan is carried out in one order: fence in the store, write the new owners in the store (both
 in one transaction), tell the hosts, publish the table. A shard gets a new owner only together
-with the fence of the old one, or after the old one has released it in the store.
+with the fence of the old one, or after the old one has released it in the store. The life of a
+host is drawn in ``membership``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from remora.sharding.allocation import allocate, rebalance
+from remora.sharding.allocation import Allocation, LeastShards, Move, View, moves_allowed
+from remora.sharding.hashing import group_of
 from remora.sharding.table import HostRow, ShardRow, Table
 
 
@@ -31,18 +27,33 @@ class Plan:
     assign: dict[str, ShardRow] = field(default_factory=dict)
 
 
-def all_shards(count: int) -> list[str]:
-    """Return the names of the shared shards."""
-    return [str(number) for number in range(count)]
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What shards an app has and how they are given to hosts."""
+
+    shards: int
+    """Of each host group."""
+    groups: tuple[str, ...] = ("",)
+    """Host groups that the app's types ask for; the default one is empty."""
+    allocation: Allocation = LeastShards()
+    load: Mapping[str, float] = field(default_factory=dict)
+    """Shard → commands/s as last measured."""
+    locations: Mapping[str, str] = field(default_factory=dict)
+    """Shard → host slot or node that somebody outside asked for."""
+
+    def names(self) -> list[str]:
+        """Return the names of all shared shards, in a stable order."""
+        numbers = [str(number) for number in range(self.shards)]
+        return [f"{group}:{number}" if group else number for group in self.groups for number in numbers]
 
 
-def joined(table: Table, joining: Sequence[HostRow], shards: int) -> Plan:
+def joined(table: Table, joining: Sequence[HostRow], layout: Layout) -> Plan:
     """Hosts joined: they get what nobody owns. Earlier incarnations of their names are gone.
 
     Args:
         table: The table before.
         joining: The new incarnations; those that join together share evenly.
-        shards: The app's shard count.
+        layout: The app's shards.
     """
     names = {host.name for host in joining}
     new = {host.incarnation for host in joining}
@@ -50,18 +61,18 @@ def joined(table: Table, joining: Sequence[HostRow], shards: int) -> Plan:
     hosts = {number: row for number, row in table.hosts.items() if number not in old}
     hosts |= {host.incarnation: host for host in joining}
     orphans = {shard for shard, row in table.shards.items() if row.owner in old}
-    return _assign(table, hosts, orphans, old, shards)
+    return _assign(table, hosts, orphans, old, layout)
 
 
-def gone(table: Table, incarnations: Sequence[int], shards: int) -> Plan:
+def gone(table: Table, incarnations: Iterable[int], layout: Layout) -> Plan:
     """Hosts are gone: fence them, their shards go to survivors at once."""
     lost = tuple(number for number in incarnations if number in table.hosts)
     hosts = {number: row for number, row in table.hosts.items() if number not in lost}
     orphans = {shard for shard, row in table.shards.items() if row.owner in lost}
-    return _assign(table, hosts, orphans, lost, shards)
+    return _assign(table, hosts, orphans, lost, layout)
 
 
-def known(table: Table, stored: Table) -> Table:
+def known(table: Table, stored: Table, held: frozenset[int] = frozenset()) -> Table:
     """Return what the store holds, as far as this registry knows the hosts.
 
     A host may have gone on under a new incarnation, taking its shards along. One that the store has
@@ -71,21 +82,32 @@ def known(table: Table, stored: Table) -> Table:
     Args:
         table: The table before.
         stored: What the store holds.
+        held: Hosts that are fenced in the store and keep their shards until their leases are over.
     """
     names = {row.name for number, row in table.hosts.items() if number not in stored.hosts}
     hosts = {number: row for number, row in stored.hosts.items() if number in table.hosts or row.name in names}
-    return Table(max(table.version, stored.version), hosts, stored.shards)
+    hosts |= {number: row for number, row in table.hosts.items() if number in held}
+    # One that went on under a new incarnation is still being emptied.
+    drained = {table.hosts[number].name for number in table.draining if number in table.hosts}
+    draining = frozenset(number for number, row in hosts.items() if row.name in drained)
+    return Table(max(table.version, stored.version), hosts, stored.shards, draining)
 
 
-def settled(table: Table, shards: int, targets: Mapping[str, int] | None = None) -> Plan:
+def settled(table: Table, layout: Layout, targets: Mapping[str, int] | None = None) -> Plan:
     """Shards that were released, or lost their owner, get one.
 
     Args:
         table: The table before.
-        shards: The app's shard count.
+        layout: The app's shards.
         targets: Where the rebalance wants released shards; the others go to whoever has fewest.
     """
-    return _assign(table, table.hosts, set(), (), shards, targets)
+    return _assign(table, table.hosts, set(), (), layout, targets)
+
+
+def draining(table: Table, numbers: Iterable[int]) -> Table:
+    """Return the table with exactly these hosts being emptied."""
+    wanted = frozenset(numbers) & table.hosts.keys()
+    return msgspec.structs.replace(table, version=table.version + 1, draining=wanted)
 
 
 def news(before: Table, after: Table) -> dict[int, dict[str, int]]:
@@ -103,18 +125,57 @@ def left(before: Table, after: Table) -> list[HostRow]:
     return [row for row in before.hosts.values() if row.name not in names]
 
 
-def moves(table: Table, moves_max: int) -> dict[str, tuple[int, int]]:
-    """Return the next rebalance round: shard → (from, to)."""
-    owned = {number: table.owned_by(number) for number, row in table.hosts.items() if not row.dedicated}
-    return rebalance(owned, moves_max)
+def moves(table: Table, layout: Layout, moves_max: int) -> dict[str, Move]:
+    """Return the next rebalance round."""
+    chosen: dict[str, Move] = {}
+    for group in layout.groups:
+        chosen |= layout.allocation.moves(_view(table, table.hosts, group, layout), moves_max - len(chosen))
+        if len(chosen) >= moves_max:
+            break
+    return chosen
 
 
-def unowned(table: Table, shards: int) -> list[str]:
-    """Return shared shards that no host owns although there are hosts."""
-    if all(row.dedicated for row in table.hosts.values()):
-        return []
-    rows = table.shards
-    return [name for name in all_shards(shards) if name not in rows or rows[name].owner not in table.hosts]
+def emptying(table: Table, layout: Layout, moves_max: int) -> dict[str, Move]:
+    """Return the next moves away from hosts that are being emptied; none where nobody else may take them."""
+    chosen: dict[str, Move] = {}
+    for group in layout.groups:
+        view = _view(table, table.hosts, group, layout)
+        if not view.hosts or view.hosts.keys() & table.draining:
+            continue
+        leaving = [
+            (shard, number)
+            for number in sorted(table.draining)
+            for shard in table.owned_by(number)
+            if "/" not in shard and group_of(shard) == group
+        ][: moves_max - len(chosen)]
+        placed = layout.allocation.place([shard for shard, _ in leaving], view)
+        chosen |= {shard: Move(number, placed[shard]) for shard, number in leaving if shard in placed}
+    return chosen
+
+
+def next_moves(  # noqa: PLR0913 - everything that bears on it
+    table: Table, layout: Layout, *, moves_max: int, share_max: float, joining: bool, rebalance: bool = True,
+) -> dict[str, Move]:  # fmt: skip
+    """Return what to move now: first what has to leave; to even things out only while nothing else changes.
+
+    Args:
+        table: The table.
+        layout: The app's shards.
+        moves_max: Shards per round.
+        share_max: And at most this share of all.
+        joining: Whether a host is being started.
+        rebalance: Whether evening out is on at all.
+    """
+    if table.draining:
+        return emptying(table, layout, moves_max)
+    if not rebalance or joining or in_rollout(table):
+        return {}
+    return moves(table, layout, moves_allowed(len(layout.names()), moves_max, share_max))
+
+
+def in_rollout(table: Table) -> bool:
+    """Return whether hosts run different releases: then shards would move to those that are about to go."""
+    return len({row.release for row in table.hosts.values()}) > 1
 
 
 def unplaced_dedicated(table: Table) -> list[str]:
@@ -128,25 +189,34 @@ def want_dedicated(table: Table, key: str) -> Plan:
     return Plan(_next(table, table.hosts, {**table.shards, **assign}), (), assign)
 
 
+def _view(table: Table, hosts: Mapping[int, HostRow], group: str, layout: Layout) -> View:
+    """Return what the allocation sees of a group: hosts that may be given shards.
+
+    Where all of them are being emptied they are what there is: served by one of those rather than by nobody.
+    """
+    shared = {number: row for number, row in hosts.items() if not row.dedicated and row.group == group}
+    staying = {number: row for number, row in shared.items() if number not in table.draining}
+    chosen = staying or shared
+    owned: dict[int, list[str]] = {number: [] for number in chosen}
+    for name in sorted(table.shards):
+        owner = table.shards[name].owner
+        if owner in owned:
+            owned[owner].append(name)
+    return View(chosen, owned, layout.load, layout.locations)
+
+
 def _assign(
-    table: Table, hosts: dict[int, HostRow], orphans: set[str], fence: tuple[int, ...], shards: int,
+    table: Table, hosts: dict[int, HostRow], orphans: set[str], fence: tuple[int, ...], layout: Layout,
     targets: Mapping[str, int] | None = None,
 ) -> Plan:  # fmt: skip
-    shared = {number: 0 for number, row in hosts.items() if not row.dedicated}
     own_actor = {row.dedicated: number for number, row in hosts.items() if row.dedicated}
     rows = dict(table.shards)
-    for row in rows.values():
-        if row.owner in shared:
-            shared[row.owner] += 1
     # Owners that are no host any more: those that are lost now, and any that a plan missed before.
     ended = {row.owner for row in rows.values() if row.owner and row.owner not in hosts}
     orphans = orphans | {name for name, row in rows.items() if row.owner in ended}
     fence = (*fence, *sorted(ended.difference(fence)))
-    open_shared = [name for name in all_shards(shards) if name not in rows or rows[name].owner == 0 or name in orphans]
-    chosen = {name: host for name in open_shared if (host := (targets or {}).get(name, 0)) in shared}
-    for host in chosen.values():
-        shared[host] += 1
-    chosen |= allocate([name for name in open_shared if name not in chosen], shared)
+    open_shared = [name for name in layout.names() if name not in rows or rows[name].owner == 0 or name in orphans]
+    chosen = _place(msgspec.structs.replace(table, shards=_without(rows, orphans)), hosts, open_shared, layout, targets)
     for name, row in rows.items():
         if "/" in name and (name in orphans or row.owner == 0) and name in own_actor:
             chosen[name] = own_actor[name]
@@ -159,5 +229,27 @@ def _assign(
     return Plan(_next(table, hosts, {**rows, **assign}), fence, assign)
 
 
+def _without(rows: Mapping[str, ShardRow], orphans: set[str]) -> dict[str, ShardRow]:
+    return {name: row for name, row in rows.items() if name not in orphans}
+
+
+def _place(
+    table: Table, hosts: Mapping[int, HostRow], shards: Sequence[str], layout: Layout,
+    targets: Mapping[str, int] | None,
+) -> dict[str, int]:  # fmt: skip
+    """Return who gets shards that nobody owns: where they were meant to go if that host may have them."""
+    chosen: dict[str, int] = {}
+    for group in layout.groups:
+        wanted = [name for name in shards if group_of(name) == group]
+        if not wanted:
+            continue
+        view = _view(table, hosts, group, layout)
+        meant = {name: host for name in wanted if (host := (targets or {}).get(name, 0)) in view.hosts}
+        owned = {number: [*names, *(n for n, host in meant.items() if host == number)] for number, names in view.owned.items()}
+        view = View(view.hosts, owned, view.load, view.locations)
+        chosen |= meant | layout.allocation.place([name for name in wanted if name not in meant], view)
+    return chosen
+
+
 def _next(table: Table, hosts: dict[int, HostRow], shards: dict[str, ShardRow]) -> Table:
-    return Table(table.version + 1, hosts, shards)
+    return Table(table.version + 1, hosts, shards, table.draining & hosts.keys())

@@ -305,7 +305,7 @@ def test_every_error_of_the_tree_has_the_exit_code_of_its_verdict() -> None:
 
     assert {code for code, number in found.items() if number == 3} == {
         "try_again", "overloaded", "unavailable", "store_unavailable", "out_of_order", "deadline_exceeded",
-        "not_owner", "host_gone", "fenced",
+        "not_owner", "host_gone", "not_leader", "fenced",
     }  # fmt: skip
     assert {code for code, number in found.items() if number == 4} == {
         "start_error", "store_mismatch", "cluster_unreachable", "port_taken", "contract_error",

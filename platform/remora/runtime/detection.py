@@ -1,0 +1,127 @@
+"""How the registry notices that a host is gone: what is seen, suspected and proven.
+
+Two ways lead to the end of a host, whichever comes first: whoever runs it proves its exit, or its
+lease is over. Everything else (a call that failed, a client that got no answer) is a suspicion.
+The rules are ``sharding.membership``'s; this carries them out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from remora.errors import RemoraError, StoreUnavailable
+from remora.sharding import membership
+from remora.sharding.membership import HostState, Watch
+
+if TYPE_CHECKING:
+    from remora.runtime.registry import Registry
+
+LOOKS = 16
+"""Looks at leases per time to live: how much later than its end a lost one is noticed. Each is one small read."""
+
+
+class Detection:
+    """Watches the hosts of one registry.
+
+    Args:
+        registry: Whose hosts these are; it is told of those that are gone.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self.watch = Watch()
+        self.acting = False
+        """Whether this registry leads: one that stands by looks, so as to know when it takes over, and does nothing."""
+        self._ending: set[int] = set()
+        """Hosts whose shards are being given to others."""
+        self._log = logging.getLogger("remora.registry")
+
+    async def run(self) -> None:
+        """Look at leases, again and again."""
+        while True:
+            await asyncio.sleep(self._registry.settings.lease_ttl_s / LOOKS)  # noqa: TID251 - the period of looking at leases
+            try:
+                await self.look()
+            except StoreUnavailable as error:
+                self._log.warning("leases cannot be read: %s", error)
+
+    async def look(self) -> None:
+        """Read all leases, and end hosts whose lease is over.
+
+        Raises:
+            StoreUnavailable: They could not be read.
+        """
+        registry, settings = self._registry, self._registry.settings
+        leases = await registry.store.leases()
+        now_s = registry.clock.monotonic_s()
+        self.watch = membership.looked(self.watch, registry.current.hosts, leases, now_s, settings.lease_ttl_s)
+        if not self.acting:
+            return
+        for number in membership.over(self.watch, settings.lease_ttl_s):
+            row = registry.current.hosts.get(number)
+            if row is not None and number not in self._ending:
+                # Before anything is written: on SQLite a frozen host may hold the turn to write.
+                await registry.hosts.kill(row)
+                self._end(number, "its lease is over")
+        for number in membership.unreachable(self.watch, settings.unreachable_s):
+            self.watch = membership.held(self.watch, [number])
+            registry.spawn(self._fence(number))
+
+    def suspect(self, number: int, because: str) -> None:
+        """Note that somebody got no answer from a host."""
+        if number in self._registry.current.hosts:
+            if number not in self.watch.suspicions:
+                self._log.warning("host %d is suspected: %s", number, because)
+            now_s = self._registry.clock.monotonic_s()
+            self.watch = membership.suspected(self.watch, number, because, now_s)
+
+    async def reported(self, number: int, because: str) -> None:
+        """Somebody got no answer from a host: if its process has ended for certain it is gone, else suspected."""
+        row = self._registry.current.hosts.get(number)
+        if row is None or number in self._ending:
+            return
+        if self.acting and await self._registry.hosts.ended(row):
+            self._end(number, because)
+        else:
+            self.suspect(number, because)
+
+    async def died(self, number: int, because: str, *, proven: bool) -> None:
+        """Whoever runs a host says that it died; where that is not proven, it is killed or its lease is waited for."""
+        row = self._registry.current.hosts.get(number)
+        if row is None or number in self._ending:
+            return
+        if proven or await self._registry.hosts.kill(row):
+            await self._gone(number, because)
+        else:
+            self.suspect(number, because)
+
+    def state(self, number: int) -> HostState:
+        """Return where a host is in its life."""
+        return membership.state_of(self._registry.current, self.watch, number)
+
+    def _end(self, number: int, because: str) -> None:
+        # Beside the watch, which goes on: this write may have to wait until another frozen host is killed.
+        if number not in self._ending:
+            self._registry.spawn(self._gone(number, because))
+
+    async def _gone(self, number: int, because: str) -> None:
+        self._ending.add(number)
+        try:
+            await self._registry.gone([number], because=because)
+        except RemoraError as error:
+            self._log.warning("host %d cannot be given up yet: %s", number, error)
+        finally:
+            self._ending.discard(number)
+
+    async def _fence(self, number: int) -> None:
+        """End a host that renews and that nobody reaches: fenced it renews no more, and its lease is waited for."""
+        self._log.error("host %d is reached by nobody and renews its lease: it is fenced", number)
+        try:
+            await self._registry.fence([number])
+        except RemoraError as error:
+            self._log.warning("host %d cannot be fenced yet: %s", number, error)
+            self.watch = Watch(
+                self.watch.sights, self.watch.suspicions, self.watch.looked_s, self.watch.held - {number}
+            )  # fmt: skip

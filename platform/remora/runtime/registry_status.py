@@ -1,0 +1,93 @@
+"""What a registry tells about itself: hosts, shards, and why a shard is where it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from remora.runtime.registry import Registry
+
+PARKED_SHOWN = 50
+"""Parked entries that a status lists."""
+
+
+async def status(registry: Registry) -> dict[str, Any]:
+    """Return the table's summary and the state of the outboxes."""
+    undelivered, parked = await registry.store.outbox_counts()
+    table, now_s = registry.current, registry.clock.monotonic_s()
+    return {
+        "app": registry.app.name,
+        "store": registry.store.url,
+        "leader": registry.name,
+        "term": registry.term,
+        "version": table.version,
+        "shards": registry.app.settings.shards,
+        "hosts": [
+            {
+                "name": row.name,
+                "state": registry.detection.state(row.incarnation).value,
+                "incarnation": row.incarnation,
+                "node": row.node,
+                "pid": row.pid,
+                "group": row.group,
+                "dedicated": row.dedicated,
+                "shards": len(table.owned_by(row.incarnation)),
+            }
+            for row in table.hosts.values()
+        ]
+        + [{"name": slot, "state": "joining", "shards": 0} for slot in sorted(registry.joining)],
+        "gone": [
+            {"name": name, "because": because, "for_s": round(now_s - at_s, 1)}
+            for name, because, at_s in registry.gone_lately
+        ],
+        "refused": dict(registry.refused),
+        "drained": sorted(registry.drained),
+        "moved": registry.rebalance.moved,
+        "outbox": {"undelivered": undelivered, "parked": parked},
+        "parked": [
+            {"entity": row.entity, "sends": _readable(row.sends), "reason": row.reason}
+            for row in (await registry.store.parked(PARKED_SHOWN) if parked else [])
+        ],
+    }
+
+
+def shards(registry: Registry) -> list[dict[str, Any]]:
+    """Return every shard: who owns it, and what becomes of it."""
+    table = registry.current
+    found = []
+    for name in sorted({*registry.layout.names(), *table.shards}, key=_in_order):
+        row = table.shards.get(name)
+        host = table.hosts.get(row.owner) if row is not None else None
+        found.append(
+            {
+                "shard": name,
+                "owner": row.owner if row is not None else 0,
+                "host": host.name if host is not None else "",
+                "node": host.node if host is not None else "",
+                "epoch": row.epoch if row is not None else 0,
+                "state": _state(registry, name, host is not None),
+                "commands_s": round(registry.rebalance.load.get(name, 0.0), 1),
+            }
+        )
+    return found
+
+
+def _state(registry: Registry, name: str, owned: bool) -> str:  # noqa: FBT001 - two of the three states need nothing else
+    if name in registry.rebalance.under_way:
+        return "moving"
+    return "owned" if owned else "without a host"
+
+
+def _in_order(name: str) -> tuple[str, int, str]:
+    """Return what sorts shards by group and number, dedicated entities last."""
+    group, _, number = name.rpartition(":")
+    return (group, int(number), "") if number.isdecimal() else ("~", 0, name)
+
+
+def _readable(sends: str) -> list[Any]:
+    try:
+        return msgspec.json.decode(sends, type=list[Any])
+    except ValueError:
+        return []  # parked because nobody can read it: the reason says so
