@@ -49,6 +49,8 @@ _OUTCOME_UNKNOWN = (HostGone, StoreUnavailable, Fenced)
 """After these a command may have been applied; after every other refusal that is followed up it was not."""
 SWEEP_S = 0.05
 """Seconds between looks for passed deadlines: how late ``DeadlineExceeded`` may come."""
+FOLLOW_AGAIN_MAX_S = 0.25
+"""Longest pause before the table is asked for again while no registry answers, in seconds: how late a new one is heard."""
 RESEND_MIN_S = 0.005
 RESEND_MAX_S = 0.5
 """Shortest and longest pause before asking again; doubles between them. A new table cuts it short."""
@@ -67,6 +69,10 @@ class Directory(Protocol):
 
     async def suspect(self, host: str) -> None:
         """Say that a host of that name gave no answer."""
+        ...
+
+    async def leave(self) -> None:
+        """Wait for no table any more."""
         ...
 
 
@@ -185,6 +191,7 @@ class Client:
         for task in [*self._tasks, *self._placing]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._placing, return_exceptions=True)
+        await self._directory.leave()
         for channel in self._channels.values():
             await channel.close()
         for pending in list(self._open.values()):
@@ -382,9 +389,24 @@ class Client:
         pending.resolve(verdict, payload)
 
     def _broken(self, sendings: list[Sending], error: RemoraError) -> None:
+        if isinstance(error, HostGone) and sendings:
+            self._suspect(cast("Pending", sendings[0]).channel)
         for sending in sendings:
             sending.ask.flags &= ~FIRST  # whatever the error: how far it came is not known
             self._refused(cast("Pending", sending), error)
+
+    def _suspect(self, channel: Channel | None) -> None:
+        """Tell the registry of a host that does not answer, once at a time."""
+        if channel is None or any(task.get_name() == channel.host for task in self._placing):
+            return
+        task = asyncio.create_task(self._directory.suspect(channel.host), name=channel.host)
+        self._placing.add(task)
+        task.add_done_callback(self._suspected)
+
+    def _suspected(self, task: asyncio.Task[None]) -> None:
+        self._placing.discard(task)
+        if not task.cancelled():
+            task.exception()  # a registry that is away looks at leases itself when it is back
 
     def _refused(self, pending: Pending, error: RemoraError) -> None:
         if pending.n not in self._open:
@@ -472,7 +494,7 @@ class Client:
             except RemoraError:
                 # The data path does not need the registry: keep the table, ask again.
                 await asyncio.sleep(pause)  # noqa: TID251 - bounded backoff of the follower itself
-                pause = min(pause * 2, 1.0)
+                pause = min(pause * 2, FOLLOW_AGAIN_MAX_S)
                 continue
             if table.version > self._table.version:
                 self._table = table

@@ -250,6 +250,7 @@ class NotLeader(NotOwner):
 
     code = "not_leader"
 
+
 class TryAgain(RemoraError):  # noqa: N818 - states what to do
     """Asking again with the same command id is safe and expected to work."""
 

@@ -136,6 +136,9 @@ class LocalPlatform:
         """See Directory."""
         await self.registry.suspect(host)
 
+    async def leave(self) -> None:
+        """See Directory: nobody here waits for a table."""
+
     async def release(self, host: HostRow, shards: Mapping[str, HostRow | None]) -> None:
         """See Hosts."""
         await self._host(host).release(shards)
@@ -159,15 +162,15 @@ class LocalPlatform:
             del self._dedicating[key]
 
     async def kill(self, host: HostRow) -> bool:
-        """See Hosts."""
+        """See Hosts. A host of another process is not ended by this one."""
         running = self.hosts.pop(host.name, None)
         if running is not None:
             running.abandon()
-        return True
+        return not _may_run(host)
 
     async def ended(self, host: HostRow) -> bool:
         """See Hosts."""
-        return host.name not in self.hosts
+        return host.name not in self.hosts and not _may_run(host)
 
     async def retire(self, host: HostRow) -> None:
         """See Hosts."""

@@ -20,12 +20,14 @@ from remora.cluster.bootstrap import CALL_S, absolute_store, ensure_platform, jo
 from remora.cluster.names import NAMESPACE, registry_name
 from remora.cluster.ray_process import RayProcess, check_port, runs, start_ray, stop_ray
 from remora.cluster.record import ClusterRecord
-from remora.cluster.transport import Handle
-from remora.errors import ClusterUnreachable, StartError
+from remora.cluster.transport import RayDirectory
+from remora.errors import ClusterUnreachable, StartError, Unavailable
 from remora.gateway.deployment import build
 from remora.storage.open import visible_url
 
 Report = Callable[[str], None]
+DRAIN_S = 90.0
+"""Longest wait for hosts to be emptied, in seconds: the registry's own bound and some more."""
 
 
 def default_store(app: str) -> str:
@@ -123,18 +125,90 @@ def _stop_app(app: str) -> None:
     ray.kill(registry, no_restart=True)
 
 
+def _ask(record: ClusterRecord, method: str, *args: object, within_s: float = CALL_S) -> Any:  # noqa: ANN401 - what the method returns
+    """Ask the registry that leads.
+
+    Raises:
+        ClusterUnreachable: The cluster or its registry does not answer.
+    """
+    join_ray(record.address)
+
+    async def ask() -> Any:  # noqa: ANN401 - as above
+        return await RayDirectory(record.app).ask(method, *args, within_s=within_s)
+
+    try:
+        return asyncio.run(ask())
+    except Unavailable as error:
+        msg = f"The registry of {record.app} does not answer ({error.message})."
+        raise ClusterUnreachable(msg) from error
+
+
 def status(record: ClusterRecord) -> dict[str, Any]:
     """Return what runs where: the registry's summary, every host's counters, the URLs.
 
     Raises:
         ClusterUnreachable: The cluster or its registry does not answer.
     """
-    join_ray(record.address)
-    try:
-        registry: Handle = ray.get_actor(registry_name(record.app), NAMESPACE)
-        answer: Any = ray.get(registry.status.remote(), timeout=CALL_S)
-        found: dict[str, Any] = answer
-    except (ValueError, RayError) as error:
-        msg = f"The registry of {record.app} does not answer ({str(error).splitlines()[0]})."
-        raise ClusterUnreachable(msg) from error
+    found: dict[str, Any] = _ask(record, "status")
     return {**found, "gateway": record.gateway_url, "dashboard": record.dashboard_url, "address": record.address}
+
+
+def shards(record: ClusterRecord) -> list[dict[str, Any]]:
+    """Return every shard: owner, host, node, epoch, state, commands/s.
+
+    Raises:
+        ClusterUnreachable: The cluster or its registry does not answer.
+    """
+    found: list[dict[str, Any]] = _ask(record, "shards")
+    return found
+
+
+def drain(record: ClusterRecord, node: str, report: Report = lambda _: None) -> dict[str, Any]:
+    """Empty a node's hosts, or one host, and let them go; the node gets no hosts until ``undrain``.
+
+    Args:
+        record: What ``up`` left.
+        node: A node id, the beginning of one, or a host's name.
+        report: Told in a few words what is being done.
+
+    Returns:
+        ``node``, the names of its ``hosts``, the shards that are ``left`` when the time for it is over.
+
+    Raises:
+        UnknownNode: There is no such node.
+        CannotDrain: These are the last hosts.
+        ClusterUnreachable: The cluster or its registry does not answer.
+    """
+    report(f"emptying {node}")
+    found: dict[str, Any] = _ask(record, "drain", node, within_s=DRAIN_S)
+    return found
+
+
+def undrain(record: ClusterRecord, node: str) -> dict[str, Any]:
+    """Let a drained node have hosts again.
+
+    Raises:
+        UnknownNode: No such node was drained.
+        ClusterUnreachable: The cluster or its registry does not answer.
+    """
+    found: dict[str, Any] = _ask(record, "undrain", node)
+    return found
+
+
+def rebalance(record: ClusterRecord, *, dry_run: bool) -> list[dict[str, Any]]:
+    """Begin the next rebalance round now, or only say what it would move: shard, source, target, because.
+
+    Raises:
+        ClusterUnreachable: The cluster or its registry does not answer.
+    """
+    found: list[dict[str, Any]] = _ask(record, "rebalance", dry_run)
+    return found
+
+
+def locate(record: ClusterRecord, locations: dict[str, str]) -> None:
+    """Say where shards are wanted (shard → host slot or node), for apps whose allocation is ``External``.
+
+    Raises:
+        ClusterUnreachable: The cluster or its registry does not answer.
+    """
+    _ask(record, "locate", locations)

@@ -5,10 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+MACHINE = "REMORA_MACHINE"
+"""Environment variable that names a machine: processes of one kernel that have different ones are taken to be on
+different machines. For tests of several machines on one."""
+
 
 def machine_identity() -> str:
-    """Return what tells this machine from others for as long as it runs: its boot id."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    """Return what tells this machine from others for as long as it runs.
+
+    It is the kernel's boot id and the number of this process's pid namespace: containers of one node share the
+    kernel, and a pid of one means nothing, or another process, in the other.
+    """
+    named = os.environ.get(MACHINE)
+    if named:
+        return named
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
 
 
 def started_s(pid: int) -> float:

@@ -40,6 +40,12 @@ class Link:
         msg = f"{key}: no entity here is dedicated."
         raise HostGone(msg)
 
+    async def suspect(self, host: str) -> None:
+        """Nobody here is told: the end of a lease has to be enough."""
+
+    async def leave(self) -> None:
+        """Nothing is waited for."""
+
     async def exchange(self, host: str, data: bytes) -> bytes:
         return await self.ask("exchange", host, data)
 

@@ -50,8 +50,8 @@ class Platform(LocalPlatform):
         super().__init__(app, store, SystemClock())
         self.name = name
 
-    async def _new_host(self, name: str, dedicated: str = "") -> HostRow:
-        return await super()._new_host(f"{self.name}-{name}", dedicated)
+    async def _new_host(self, name: str, dedicated: str = "", *, node: str = "local", group: str = "") -> HostRow:
+        return await super()._new_host(f"{self.name}-{name}", dedicated, node=node, group=group)
 
 
 class ClusterPlatform(Platform):

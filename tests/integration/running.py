@@ -81,9 +81,10 @@ class Running:
         """Return the shard of ``type/id``."""
         return shard_of(key, self.client.settings.shards)
 
-    def registry_pid(self) -> int:
-        """Return the registry's process."""
-        return int(listed(self.name)[registry_name(self.name)].pid)
+    async def registry_pid(self) -> int:
+        """Return the process of the registry that leads."""
+        leader = (await RayDirectory(self.name).ask("status"))["leader"]
+        return int(listed(self.name)[leader].pid)
 
     def holds_turn(self, row: HostRow) -> bool:
         """Return whether a host has the store's turn to write."""
@@ -112,7 +113,7 @@ class Running:
         async with asyncio.timeout(within_s):
             while True:
                 try:
-                    await directory.table(-1)
+                    await directory.ask("status", within_s=1.0)
                 except RemoraError:
                     await asyncio.sleep(POLL_S)  # noqa: TID251 - a bounded wait for another process
                 else:

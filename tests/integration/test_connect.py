@@ -194,7 +194,7 @@ async def test_an_app_that_runs_is_not_started_on_another_store_and_runs_on(tmp_
 async def test_a_start_that_meets_a_restarting_registry_does_not_end_it(tmp_path: Path) -> None:
     async with running(f"{APPS}:common", tmp_path / "common.db") as app:
         hosts = app.host_actors()
-        os.kill(app.registry_pid(), signal.SIGKILL)
+        os.kill(await app.registry_pid(), signal.SIGKILL)
         try:
             await bootstrap.ensure_platform(app.path, f"sqlite:///{app.store}", 2)
         except remora.StartError as error:

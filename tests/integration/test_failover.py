@@ -82,7 +82,7 @@ async def test_commands_are_answered_while_the_registry_is_dead_and_a_later_host
         async with Load(app) as load:
             await load.more(1_000)
             hosts = {row.incarnation for row in app.hosts()}
-            os.kill(app.registry_pid(), signal.SIGKILL)
+            os.kill(await app.registry_pid(), signal.SIGKILL)
             killed_s = time.perf_counter()
             dead_s = await app.registry_answers(REPLACED_S)
             await load.more(500)
@@ -109,7 +109,7 @@ async def test_a_host_that_dies_together_with_the_registry_is_replaced_when_that
         async with Load(app) as load:
             await load.more(500)
             victim = app.hosts()[0]
-            os.kill(app.registry_pid(), signal.SIGKILL)
+            os.kill(await app.registry_pid(), signal.SIGKILL)
             at = kill(victim)
 
             await until(lambda: gone(app, victim), REPLACED_S, "the new registry finds the host gone")
@@ -129,7 +129,7 @@ async def test_a_host_frozen_when_the_registry_dies_is_ended_by_the_next_registr
     async with running(f"{APPS}:both_frozen", tmp_path / "both.db") as app:
         async with Load(app) as load:
             await load.more(500)
-            victim, registry = app.hosts()[0], app.registry_pid()
+            victim, registry = app.hosts()[0], await app.registry_pid()
             # In a commit it holds the store's turn to write, for which the next registry must not wait.
             at = await app.freeze(victim, writing=writing)
             os.kill(registry, signal.SIGKILL)

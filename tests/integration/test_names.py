@@ -11,7 +11,7 @@ import ray
 from remora.cluster import bootstrap
 from remora.cluster.ray_process import RayProcess, environment
 from tests.integration.apps import Alone, Witness
-from tests.integration.running import environment_of, listed, running
+from tests.integration.running import environment_of, listed, running, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(180)]
 COMMON = "tests.integration.apps:common"
@@ -25,10 +25,11 @@ def found_actor(name: str) -> Any:  # noqa: ANN401 - Ray gives handles no type
 async def test_hosts_and_registry_are_named_detached_actors_in_the_namespace_remora(tmp_path: Path) -> None:
     async with running(COMMON, tmp_path / "common.db") as app:
         names = {row.name for row in app.hosts()}
+        await until(lambda: "remora/common/registry-standby" in listed("common"), 60, "another registry stands by")
         found = listed("common")
 
         assert {name.rpartition("/")[0] for name in names} == {"remora/common/host/1", "remora/common/host/2"}
-        assert found.keys() == {*names, "remora/common/registry"}
+        assert found.keys() == {*names, "remora/common/registry", "remora/common/registry-standby"}
         for name, actor in found.items():
             assert (actor.ray_namespace, actor.is_detached) == ("remora", True)
             assert found_actor(name)._actor_id.hex() == actor.actor_id  # noqa: SLF001 - Ray offers no other name for it
@@ -58,7 +59,7 @@ async def test_the_authentication_mode_is_set_in_every_process_of_the_platform(
     cluster: RayProcess, tmp_path: Path
 ) -> None:
     async with running(COMMON, tmp_path / "common.db") as app:
-        for pid in (cluster.pid, app.registry_pid(), *(row.pid for row in app.hosts())):
+        for pid in (cluster.pid, await app.registry_pid(), *(row.pid for row in app.hosts())):
             assert environment_of(pid)["RAY_AUTH_MODE"] == "disabled"
 
 
@@ -77,10 +78,10 @@ def test_an_authentication_mode_that_somebody_chose_stays(monkeypatch: pytest.Mo
 async def test_starting_a_platform_that_runs_changes_nothing(tmp_path: Path) -> None:
     async with running(COMMON, tmp_path / "common.db") as app:
         before = app.client.table
-        registry = app.registry_pid()
+        registry = await app.registry_pid()
 
         await bootstrap.ensure_platform(COMMON, f"sqlite:///{tmp_path / 'common.db'}", 2)
         assert await app.client.ref(Witness, "one").mark(1) == 1
 
-        assert (app.client.table, app.registry_pid()) == (before, registry)
+        assert (app.client.table, await app.registry_pid()) == (before, registry)
         assert os.getpid() not in {row.pid for row in app.hosts()}

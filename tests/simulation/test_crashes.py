@@ -10,8 +10,6 @@ Time is virtual and the seed is in the test's name: `REMORA_TEST_SEED` (printed 
 run's number draw the same again.
 """
 
-# ruff: noqa: SLF001 - shards are moved as the rebalance moves them, at times of the test's choice
-
 import asyncio
 import logging
 import random

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remora.sharding import registry as decisions
-from remora.sharding.allocation import External, LeastShards, Move, Pinned, View, matches, moves_allowed
-from remora.sharding.hashing import entity_key, group_of, shard_of
+from remora.sharding.allocation import LeastShards, Move, View
+from remora.sharding.hashing import entity_key, shard_of
 from remora.sharding.registry import Layout, Plan
 from remora.sharding.table import HostRow, ShardRow, Table, decode_table, encode_table
 

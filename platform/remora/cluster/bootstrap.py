@@ -22,7 +22,7 @@ from remora.clock import SystemClock
 from remora.cluster import record as records
 from remora.cluster.names import AUTH_MODE, NAMESPACE, registry_name
 from remora.cluster.ray_process import SERVE_ENVIRONMENT
-from remora.cluster.registry_actor import RegistryActor
+from remora.cluster.registry_actor import RegistryActor, registry_options
 from remora.cluster.transport import RayDirectory, RayTransport, find_actor, first_line, ours
 from remora.errors import ClusterUnreachable, HostGone, RemoraError, StartError
 from remora.settings import Settings
@@ -89,19 +89,16 @@ async def ensure_platform(app_path: str, store: str, hosts: int) -> None:
     Args:
         app_path: ``module:attribute`` of the app, importable on every node.
         store: Store URL.
-        hosts: How many shared hosts.
+        hosts: How many shared hosts; 0: one per CPU of each node (but one), following the nodes as they come and go.
 
     Raises:
         StartError: They did not come up; the message says why.
     """
     app = load_app(app_path)
     url, name = absolute_store(store), registry_name(app.name)
-    actor = ray.remote(RegistryActor).options(
-        name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True,
-        max_restarts=-1, max_task_retries=0, num_cpus=0, max_concurrency=10_000, enable_task_events=False,
-    )  # fmt: skip
+    actor = ray.remote(RegistryActor).options(**registry_options(name))
     stood = await _stands(name)
-    registry: Any = actor.remote(app_path, url, hosts)
+    registry: Any = actor.remote(app_path, url, hosts, name)
     try:
         async with asyncio.timeout(PLATFORM_S):
             await registry.start.remote(url)
@@ -171,6 +168,5 @@ async def connect(app: str | App, address: str | None = None) -> AsyncIterator[C
 
 async def outbox_counts(app: str) -> tuple[int, int]:
     """Return how many entries of an app have undelivered durable sends, and how many are parked."""
-    registry = await find_actor(registry_name(app))
-    found: dict[str, Any] = await registry.status.remote()
+    found: dict[str, Any] = await RayDirectory(app).ask("status")
     return found["outbox"]["undelivered"], found["outbox"]["parked"]

@@ -14,16 +14,20 @@ import ray
 from remora.app import load_app
 from remora.client import Client
 from remora.clock import SystemClock
-from remora.cluster.names import registry_name
-from remora.cluster.transport import RayDirectory, RayTransport, find_actor
+from remora.cluster.transport import RayDirectory, RayTransport
 from remora.process import machine_identity, started_s
+from remora.runtime.admission import admit
 from remora.runtime.host import Host
+from remora.schema.describe import release_of
 from remora.sharding.table import HostRow
 from remora.storage.open import open_store
 
 SWITCH_INTERVAL_S = 0.001
 """How long the loop may keep the interpreter lock from the commit thread (Python's default is 5 ms,
 a whole commit's worth)."""
+
+MIN_WEIGHT = 0.1
+"""What a host that was given no CPU counts in the allocation."""
 
 
 class HostActor:
@@ -33,11 +37,13 @@ class HostActor:
     raises; ``start`` does the work and may be called again after Ray restarted the process.
     """
 
-    def __init__(self, app_path: str, store: str, name: str, dedicated: str) -> None:
+    def __init__(self, app_path: str, store: str, name: str, dedicated: str, group: str, weight: float) -> None:
         self._app_path = app_path
         self._store_url = store
         self._name = name
         self._dedicated = dedicated
+        self._group = group
+        self._weight = weight
         self._host: Host | None = None
         self._starting = asyncio.Lock()
 
@@ -55,6 +61,7 @@ class HostActor:
         clock = SystemClock()
         store = open_store(self._store_url)
         await store.open(app.name, app.settings.shards)
+        await admit(app, store)  # the code here may be of another release than the registry's
         context = ray.get_runtime_context()
         row = HostRow(
             0,
@@ -64,6 +71,10 @@ class HostActor:
             os.getpid(),
             started_s(os.getpid()),
             self._dedicated,
+            self._group,
+            max(self._weight, MIN_WEIGHT),
+            dict(context.get_node_labels()),
+            release_of(app),
         )
         client = Client(
             RayDirectory(app.name), RayTransport(), clock, app.settings, f"{self._name}/{context.get_worker_id()}"
@@ -86,9 +97,13 @@ class HostActor:
         """Serve these shards of that incarnation from now on."""
         await self._running().own(incarnation, shards)
 
-    async def release(self, shards: list[str]) -> None:
-        """Give up these shards."""
+    async def release(self, shards: dict[str, HostRow | None]) -> None:
+        """Give up these shards to those hosts."""
         await self._running().release(shards)
+
+    async def loads(self) -> dict[str, int]:
+        """Return commands taken so far per shard."""
+        return self._running().loads()
 
     async def status(self) -> dict[str, Any]:
         """Return counters."""
@@ -105,8 +120,7 @@ class HostActor:
         await asyncio.Event().wait()
 
     async def _reincarnated(self) -> None:
-        registry = await find_actor(registry_name(load_app(self._app_path).name))
-        await registry.refresh.remote()
+        await RayDirectory(load_app(self._app_path).name).ask("refresh")
 
     def _running(self) -> Host:
         if self._host is None:

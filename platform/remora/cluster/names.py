@@ -11,11 +11,21 @@ machine's other interfaces: where strangers reach those, set ``RAY_AUTH_MODE=tok
 
 
 def registry_name(app: str) -> str:
-    """Return the name of an app's registry."""
+    """Return the name of an app's registry, the one that leads as long as nothing fails."""
     return f"remora/{app}/registry"
 
 
-def host_name(app: str, slot: int, life: str) -> str:
+def standby_name(app: str) -> str:
+    """Return the name of an app's other registry, which leads when the first one cannot."""
+    return f"remora/{app}/registry-standby"
+
+
+def registry_names(app: str) -> tuple[str, str]:
+    """Return the names of both registries; either may lead."""
+    return registry_name(app), standby_name(app)
+
+
+def host_name(app: str, slot: str, life: str) -> str:
     """Return the name of a shared host: its slot, and which life of the slot it is."""
     return f"{host_prefix(app)}{slot}/{life}"
 
@@ -30,6 +40,6 @@ def entity_name(app: str, key: str) -> str:
     return f"remora/{app}/entity/{key}"
 
 
-def slot_of(name: str) -> int:
+def slot_of(name: str) -> str:
     """Return the slot of a shared host's name."""
-    return int(name.rsplit("/", 2)[1])
+    return name.rsplit("/", 2)[1]

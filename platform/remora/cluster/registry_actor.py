@@ -1,235 +1,81 @@
-"""The Ray actor around the sharding registry, and how that registry runs hosts on Ray."""
+"""The Ray actor around the sharding registry. An app has two: one leads, the other stands by on another node."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import os
-import signal
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
-from ray.util import list_named_actors
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from remora.app import App, load_app
 from remora.clock import SystemClock
-from remora.cluster.host_actor import HostActor
-from remora.cluster.names import NAMESPACE, entity_name, host_name, host_prefix, slot_of
-from remora.cluster.transport import Handle, find_actor, ours
-from remora.errors import HostGone, StoreMismatch
-from remora.process import machine_identity, started_s
+from remora.cluster.names import NAMESPACE, registry_name, registry_names
+from remora.cluster.ray_hosts import RayHosts
+from remora.cluster.transport import Handle, find_actor
+from remora.errors import HostGone, NotLeader, RemoraError, StoreMismatch
+from remora.journal import Store
+from remora.runtime import registry_status
 from remora.runtime.admission import admit
-from remora.runtime.registry import Registry
-from remora.sharding.table import HostRow, encode_table
+from remora.runtime.registry import POLL_S, Registry
+from remora.sharding.table import encode_table
 from remora.storage.open import open_store
 
-HOST_LABEL = "remora/entity-host"
-"""Ray node label of nodes meant for hosts; where no node has it, any node will do."""
-START_S = 120.0
-"""Longest wait for a host process to start, in seconds: image pulls and cold nodes included."""
-TELL_S = 15.0
-"""Longest wait for a host to take or give up shards, in seconds."""
+AGAIN_S = 0.5
+"""Pause before a standby is started again, or a registry that failed to lead tries again, in seconds."""
+ASK_S = 5.0
+"""Longest wait for the other registry to say whether it leads, in seconds."""
 
 
-class RayHosts:
-    """Runs hosts as Ray named detached actors."""
+def registry_options(name: str, node: str = "") -> dict[str, Any]:
+    """Return the options of a registry's actor.
 
-    def __init__(self, app: App, app_path: str, store: str) -> None:
-        self._app = app
-        self._app_path = app_path
-        self._store = store
-        self._handles: dict[str, Handle] = {}
-        self._watches: set[asyncio.Task[None]] = set()
-        self._dedicating: dict[str, asyncio.Task[None]] = {}
-        self._slots: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._lives = itertools.count(1)
-        self.registry: Registry
-
-    async def attach(self, rows: Sequence[HostRow]) -> list[HostRow]:
-        """Find hosts of an earlier registry process again; return those that are gone."""
-
-        async def stands(row: HostRow) -> bool:
-            try:
-                async with asyncio.timeout(TELL_S):
-                    handle = self._handles[row.name] = await find_actor(row.name)
-                    current: HostRow = await handle.start.remote()
-            except (HostGone, RayError, TimeoutError):
-                return False
-            return current.incarnation == row.incarnation
-
-        # All at once: a frozen one answers only when the end of its lease has had it killed.
-        standing = await asyncio.gather(*map(stands, rows))
-        for row, stood in zip(rows, standing, strict=True):
-            if stood:
-                self._begin_watch(row)
-        return [row for row, stood in zip(rows, standing, strict=True) if not stood]
-
-    async def kill_strays(self, rows: Sequence[HostRow]) -> None:
-        """End hosts that an earlier registry process began to start and never entered in the table."""
-        for name in await self._actors(host_prefix(self._app.name)) - {row.name for row in rows}:
-            await self._kill_actor(name)
-
-    async def fill(self, slots: Iterable[int]) -> None:
-        """Start shared hosts in those slots that have none; those started together share evenly."""
-        async with AsyncExitStack() as locked:
-            for slot in sorted(slots):
-                await locked.enter_async_context(self._slots[slot])
-            taken = {slot_of(row.name) for row in self.registry.current.hosts.values() if not row.dedicated}
-            wanted = sorted(set(slots) - taken)
-            created = await asyncio.gather(*(self.create(slot) for slot in wanted), return_exceptions=True)
-            rows = [row for row in created if isinstance(row, HostRow)]
-            if rows:
-                await self.registry.joined(rows)
-            for failed in created:
-                if isinstance(failed, BaseException):
-                    raise failed
-
-    async def create(self, slot: int) -> HostRow:
-        """Start a shared host in a slot."""
-        name = host_name(self._app.name, slot, f"{self.registry.term}-{next(self._lives)}")
-        options: dict[str, Any] = {"max_restarts": 0, "num_cpus": 1, "scheduling_strategy": "SPREAD"}
-        if any(HOST_LABEL in node.get("Labels", {}) for node in ray.nodes()):
-            options["label_selector"] = {HOST_LABEL: "true"}
-        return await self._create(name, "", options)
-
-    async def _create(self, name: str, dedicated: str, options: dict[str, Any]) -> HostRow:
-        actor = ray.remote(HostActor).options(
-            name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_task_retries=0,
-            max_concurrency=10_000, enable_task_events=False, **options,
-        )  # fmt: skip
-        handle: Handle = actor.remote(self._app_path, self._store, name, dedicated)
-        try:
-            async with asyncio.timeout(START_S):
-                row: HostRow = await handle.start.remote()
-        except (RayError, TimeoutError) as error:
-            ray.kill(handle, no_restart=True)
-            raise ours(error, name) from error
-        self._handles[name] = handle
-        self._begin_watch(row)
-        return row
-
-    def stop_watching(self) -> None:
-        """Take no more notice of hosts' deaths."""
-        for task in list(self._watches):
-            task.cancel()
-
-    def _begin_watch(self, row: HostRow) -> None:
-        task = asyncio.get_running_loop().create_task(self._watch(row))
-        self._watches.add(task)
-        task.add_done_callback(self._watches.discard)
-
-    async def _watch(self, row: HostRow) -> None:
-        """Wait for the host's death, which Ray reports within milliseconds when it does not restart it."""
-        try:
-            await self._handles[row.name].watch.remote()
-        except RayActorError:
-            if not row.dedicated:
-                self._handles.pop(row.name, None)
-            await self.registry.gone([row.incarnation])
-
-    # -- as Hosts of the registry --------------------------------------------------------------------
-
-    async def own(self, host: HostRow, shards: dict[str, int]) -> None:
-        """See Hosts."""
-        await self._tell(host, "own", host.incarnation, shards)
-
-    async def release(self, host: HostRow, shards: Sequence[str]) -> None:
-        """See Hosts."""
-        await self._tell(host, "release", list(shards))
-
-    async def _tell(self, host: HostRow, method: str, *arguments: object) -> None:
-        handle = self._handles.get(host.name)
-        if handle is None:
-            msg = f"{host.name} is gone."
-            raise HostGone(msg)
-        try:
-            async with asyncio.timeout(TELL_S):
-                await getattr(handle, method).remote(*arguments)
-        except (RayError, TimeoutError) as error:
-            raise ours(error, host.name) from error
-
-    async def replace(self, host: HostRow) -> None:
-        """See Hosts."""
-        await self.fill([slot_of(host.name)])
-
-    async def dedicate(self, key: str) -> None:
-        """See Hosts."""
-        running = self._dedicating.get(key)
-        if running is None:
-            running = self._dedicating[key] = asyncio.create_task(self._dedicate(key))
-            running.add_done_callback(lambda _: self._dedicating.pop(key, None))
-        await running
-
-    async def _dedicate(self, key: str) -> None:
-        spec = self._app.spec(key.partition("/")[0])
-        resources = dict(spec.options.resources)
-        options: dict[str, Any] = {
-            "max_restarts": -1, "num_cpus": resources.pop("CPU", 0), "num_gpus": resources.pop("GPU", 0), "resources": resources,
-        }  # fmt: skip
-        if "memory" in resources:
-            options["memory"] = resources.pop("memory")
-        await self.registry.joined([await self._create(entity_name(self._app.name, key), key, options)])
-
-    async def kill(self, host: HostRow) -> bool:
-        """See Hosts."""
-        if host.machine == machine_identity() and host.started and started_s(host.pid) == host.started:
-            os.kill(host.pid, signal.SIGKILL)
-        handle = self._handles.pop(host.name, None)
-        if handle is not None and not host.dedicated:
-            ray.kill(handle, no_restart=True)
-        return True  # killed here, or its lease was watched to its end
-
-    async def stop_all(self) -> None:
-        """Stop every host for good."""
-        # By name and not by the table: those that are just being started are not in it.
-        for prefix in (host_prefix(self._app.name), entity_name(self._app.name, "")):
-            for name in await self._actors(prefix):
-                await self._kill_actor(name)
-
-    async def _actors(self, prefix: str) -> set[str]:
-        named: list[Any] = await asyncio.to_thread(list_named_actors, all_namespaces=True)
-        return {one["name"] for one in named if one["namespace"] == NAMESPACE and one["name"].startswith(prefix)}
-
-    async def _kill_actor(self, name: str) -> None:
-        self._handles.pop(name, None)
-        try:
-            ray.kill(await find_actor(name), no_restart=True)
-        except (HostGone, RayError) as error:
-            logging.getLogger("remora.registry").info("%s was gone before it was ended: %s", name, error)
-
-    async def statuses(self) -> list[dict[str, Any]]:
-        """Return the counters of all hosts that answer in time."""
-
-        async def one(name: str, handle: Handle) -> dict[str, Any]:
-            try:
-                async with asyncio.timeout(2.0):
-                    found: dict[str, Any] = await handle.status.remote()
-                    return found
-            except (RayError, TimeoutError) as error:
-                return {"name": name, "error": str(ours(error, name))}
-
-        return list(await asyncio.gather(*(one(name, handle) for name, handle in self._handles.items())))
+    Args:
+        name: Which of the two.
+        node: Where it should be, if there is room.
+    """
+    options: dict[str, Any] = {
+        "name": name, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True,
+        "max_restarts": -1, "max_task_retries": 0, "num_cpus": 0, "max_concurrency": 10_000, "enable_task_events": False,
+    }  # fmt: skip
+    if node:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+    return options
 
 
 class RegistryActor:
-    """One app's registry process; Ray restarts it, and it reads everything back from the store."""
+    """One registry process. Ray restarts it; what it has to know it reads back from the store.
 
-    def __init__(self, app_path: str, store: str, hosts: int) -> None:
+    Args:
+        app_path: ``module:attribute`` of the app.
+        store: Store URL.
+        hosts: How many shared hosts; 0: one per CPU of each node, following the nodes.
+        name: Name of this actor.
+    """
+
+    def __init__(self, app_path: str, store: str, hosts: int, name: str = "") -> None:
         self._app_path = app_path
         self._store_url = store
         self._hosts_wanted = hosts
+        self._name = name
+        self._app: App
+        self._store: Store | None = None
         self._registry: Registry | None = None
+        """Set while this one leads."""
         self._hosts: RayHosts
+        self._leads = asyncio.Event()
+        self._deposed = asyncio.Event()
         self._starting = asyncio.Lock()
-        self._started = False
+        self._running: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
+        self._log = logging.getLogger("remora.registry")
+
+    # -- who leads ----------------------------------------------------------------------------------
 
     async def start(self, store: str = "") -> None:
-        """Lead, find or start the hosts; returns when every shard has an owner.
+        """Lead, unless the other registry does; returns when every shard has an owner.
 
         Args:
             store: The store that the caller means; empty if it does not care.
@@ -241,78 +87,227 @@ class RegistryActor:
             msg = f"The app of {self._app_path} runs in this Ray cluster already, on another store: stop it first."
             raise StoreMismatch(msg)
         async with self._starting:
-            if self._started:
+            if self._registry is not None:
+                return
+            await self._open()
+            if await self._other_leads():
+                self._run()
                 return
             try:
-                await self._start()
+                await self._lead(0)
             except BaseException:
-                await self._undo()
+                await self._step_down()
                 raise
-            self._started = True
+            self._run()
 
-    async def _undo(self) -> None:
-        """Forget a start that failed half way: the next call begins anew and finds what stands."""
-        registry, self._registry = self._registry, None
-        if registry is not None:
-            self._hosts.stop_watching()
-            await registry.close()
+    async def stand_by(self) -> None:
+        """Lead when nobody else does. Never returns: the call fails when this process ends."""
+        await self._open()
+        self._run()
+        await asyncio.Event().wait()
 
-    async def _start(self) -> None:
+    async def leads(self) -> bool:
+        """Return whether this registry leads."""
+        return self._registry is not None
+
+    async def _open(self) -> None:
+        if self._store is not None:
+            return
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-        app = load_app(self._app_path)
+        self._app = load_app(self._app_path)
+        self._name = self._name or registry_name(self._app.name)
         store = open_store(self._store_url)
         if store.url.startswith("memory:"):
             msg = "memory:// holds state in one process, and hosts are several: use sqlite:///PATH, or remora.local without Ray."
             raise StoreMismatch(msg)
-        await store.open(app.name, app.settings.shards)
-        await admit(app, store)
+        await store.open(self._app.name, self._app.settings.shards)
+        await admit(self._app, store)
+        self._store = store
+
+    async def _other_leads(self) -> bool:
+        for name in registry_names(self._app.name):
+            if name != self._name:
+                try:
+                    other = await find_actor(name)
+                    async with asyncio.timeout(ASK_S):
+                        return bool(await other.leads.remote())
+                except (HostGone, RayError, TimeoutError):
+                    return False
+        return False
+
+    def _run(self) -> None:
+        if self._running is None or self._running.done():
+            self._running = asyncio.get_running_loop().create_task(self._take_turns())
+
+    async def _take_turns(self) -> None:
+        """Stand by, lead, stand by again when another one leads: for ever."""
+        while True:
+            try:
+                if self._registry is None:
+                    registry = self._candidate()
+                    term = await registry.stand_by()
+                    await registry.close()
+                    await self._lead(term)
+                await self._deposed.wait()
+            except (RemoraError, RayError) as error:
+                self._log.warning("%s does not lead: %s", self._name, error)
+                await asyncio.sleep(AGAIN_S)
+            await self._step_down()
+
+    def _candidate(self) -> Registry:
+        store = self._opened()
         # A path as this process resolved it; any other as it was given, since what a store shows has no password.
         url = store.url if store.url.startswith("sqlite:") else self._store_url
-        hosts = self._hosts = RayHosts(app, self._app_path, url)
-        registry = hosts.registry = Registry(app, store, hosts, SystemClock())
-        table = await registry.start()
-        # Clients of this process must find it answering while hosts start: hosts are clients too.
+        self._hosts = RayHosts(self._app, self._app_path, url, self._hosts_wanted)
+        self._deposed = asyncio.Event()
+        registry = Registry(
+            self._app, store, self._hosts, SystemClock(), name=self._name, on_deposed=self._deposed.set
+        )  # fmt: skip
+        self._hosts.registry = registry
+        return registry
+
+    def _opened(self) -> Store:
+        if self._store is None:
+            msg = "the store is not open"
+            raise RuntimeError(msg)
+        return self._store
+
+    async def _lead(self, term: int) -> None:
+        registry = self._candidate()
+        hosts = self._hosts
         self._registry = registry
+        table = await registry.start(term)
+        self._log.info("%s leads in term %d", self._name, registry.term)
+        # Clients of this process must find it answering while hosts start: hosts are clients too.
+        self._leads.set()
         await hosts.kill_strays(list(table.hosts.values()))
-        lost = await hosts.attach(list(table.hosts.values()))
-        for row in lost:
-            await hosts.kill(row)
-        await registry.gone([row.incarnation for row in lost], replace=False)
-        await hosts.fill(range(1, self._hosts_wanted + 1))
+        for row in await hosts.attach(list(table.hosts.values())):
+            await registry.detection.died(row.incarnation, "its actor is not found", proven=False)
+        await hosts.fill_all()
         for key in registry.unplaced():
             await hosts.dedicate(key)
+        loop = asyncio.get_running_loop()
+        self._beside = [loop.create_task(self._follow_nodes()), loop.create_task(self._keep_standby())]
 
-    async def _ready(self) -> Registry:
-        if self._registry is None:
-            await self.start()
-        if self._registry is None:
-            msg = "the registry did not start"
-            raise RuntimeError(msg)
+    async def _step_down(self) -> None:
+        """Forget what was begun: another one leads, or the next try begins anew and finds what stands."""
+        registry, self._registry = self._registry, None
+        self._leads.clear()
+        for task in self._beside:
+            task.cancel()
+        self._beside = []
+        if registry is not None:
+            self._hosts.stop_watching()
+            await registry.close()
+
+    async def _follow_nodes(self) -> None:
+        while True:
+            await asyncio.sleep(self._app.settings.node_look_s)
+            try:
+                await self._hosts.follow()
+            except (RemoraError, RayError) as error:
+                self._log.warning("hosts do not follow the nodes: %s", error)
+
+    async def _keep_standby(self) -> None:
+        """See to it that the other registry runs, on another node if there is one."""
+        here = ray.get_runtime_context().get_node_id()
+        (name,) = (one for one in registry_names(self._app.name) if one != self._name)
+        while True:
+            try:
+                others = [one["NodeID"] for one in ray.nodes() if one["Alive"] and one["NodeID"] != here]
+                options = registry_options(name, min(others, default=""))
+                actor = ray.remote(RegistryActor).options(**options)
+                other: Handle = actor.remote(self._app_path, self._store_url, self._hosts_wanted, name)
+                await other.stand_by.remote()
+            except RayError as error:
+                self._log.info("the standby registry is started again: %s", type(error).__name__)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _leading(self, within_s: float = 0.0) -> Registry:
+        """Return the registry if this one leads, or does within that time.
+
+        Raises:
+            NotLeader: It does not.
+        """
+        if self._registry is None or not self._leads.is_set():
+            await self._open()
+            self._run()
+            try:
+                async with asyncio.timeout(within_s):
+                    await self._leads.wait()
+            except TimeoutError:
+                pass  # told below
+        if self._registry is None or not self._leads.is_set():
+            msg = f"{self._name} stands by: ask the other registry of {self._app.name}."
+            raise NotLeader(msg)
         return self._registry
 
+    # -- what clients and hosts ask -------------------------------------------------------------------
+
     async def table(self, after: int) -> bytes:
-        """Return the shard table once it is newer than ``after``."""
-        registry = await self._ready()
+        """Return the shard table once it is newer than ``after``; one that stands by waits to lead."""
+        registry = await self._leading(within_s=POLL_S)
         return encode_table(await registry.table(after))
 
-    async def place(self, key: str) -> bytes:
+    async def place(self, key: str) -> None:
         """Place a dedicated entity."""
-        await (await self._ready()).place(key)
-        return b""
+        await (await self._leading()).place(key)
+
+    async def suspect(self, host: str) -> None:
+        """Take note that a client got no answer from a host."""
+        await (await self._leading()).suspect(host)
 
     async def refresh(self) -> None:
         """Read the table again after a host took a new incarnation."""
-        await (await self._ready()).refresh()
+        await (await self._leading()).refresh()
+
+    # -- what operators ask -----------------------------------------------------------------------------
 
     async def status(self) -> dict[str, Any]:
         """Return the table's summary and every host's counters."""
-        registry = await self._ready()
-        return {**await registry.status(), "live": await self._hosts.statuses()}
+        registry = await self._leading()
+        return {**await registry_status.status(registry), "live": await self._hosts.statuses()}
+
+    async def shards(self) -> list[dict[str, Any]]:
+        """Return every shard with its owner and state."""
+        return registry_status.shards(await self._leading())
+
+    async def drain(self, node: str) -> dict[str, Any]:
+        """Empty a node's hosts, or one host, and let them go."""
+        return await (await self._leading()).drain(node)
+
+    async def undrain(self, node: str) -> dict[str, Any]:
+        """Let a drained node have hosts again."""
+        return await (await self._leading()).undrain(node)
+
+    async def rebalance(self, dry_run: bool) -> list[dict[str, Any]]:  # noqa: FBT001 - travels by place in an actor call
+        """Return what the next round moves, and begin it now unless it is only asked for."""
+        registry = await self._leading()
+        moves = registry.rebalance.explain()
+        if not dry_run:
+            registry.rebalance.wake()
+        return moves
+
+    async def locate(self, locations: dict[str, str]) -> None:
+        """Say where shards are wanted, for the allocation ``External``."""
+        await (await self._leading()).locate(locations)
 
     async def stop(self) -> None:
         """Stop the hosts; what was acknowledged is in the store."""
-        if self._registry is not None:
-            self._hosts.stop_watching()
-            await self._registry.close()
+        app = load_app(self._app_path)
+        if self._running is not None:
+            self._running.cancel()
+        await self._step_down()
+        for name in registry_names(app.name):
+            if name != (self._name or registry_name(app.name)):
+                await _end(name)
         # Also those that an earlier process of this registry started, and when this one could not start.
-        await RayHosts(load_app(self._app_path), self._app_path, self._store_url).stop_all()
+        await RayHosts(app, self._app_path, self._store_url, self._hosts_wanted).stop_all()
+
+
+async def _end(name: str) -> None:
+    """End a registry for good, if it runs: it would lead as soon as this one does not."""
+    try:
+        ray.kill(await find_actor(name), no_restart=True)
+    except (HostGone, RayError) as error:
+        logging.getLogger("remora.registry").info("%s was gone before it was ended: %s", name, error)

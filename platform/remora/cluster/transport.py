@@ -8,12 +8,18 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from remora.cluster.names import NAMESPACE, registry_name
-from remora.errors import HostGone, RemoraError, Unavailable
+from remora.cluster.names import NAMESPACE, registry_names
+from remora.errors import HostGone, NotLeader, RemoraError, Unavailable
 from remora.sharding.table import Table, decode_table
 
 Handle = Any
 """A Ray actor handle: it has the methods of its actor, which Ray's types do not say."""
+ASK_S = 5.0
+"""Longest wait for a registry's answer, in seconds."""
+PLACE_S = 150.0
+"""Longest wait for a dedicated entity's actor to start, in seconds: its node may have to come first."""
+POLL_AGAIN_S = 0.2
+"""Pause before a registry that does not lead, or is not there, is asked for the table again, in seconds."""
 LOOKUP_S = 5.0
 """Longest wait for Ray to find an actor by name, in seconds."""
 
@@ -70,28 +76,103 @@ async def find_actor(name: str) -> Handle:
 
 
 class RayDirectory:
-    """Asks the registry actor of an app."""
+    """Asks an app's registries: either may lead.
+
+    The table is asked of both at once, each in a call of its own that waits for news. So a
+    registry that leads anew is heard also while the former one is frozen and answers nobody.
+    """
 
     def __init__(self, app: str) -> None:
-        self._name = registry_name(app)
-        self._handle: Handle = None
+        self._names = list(registry_names(app))
+        """The one that was last known to lead first."""
+        self._handles: dict[str, Handle] = {}
+        self._polls: dict[str, asyncio.Task[Table]] = {}
+        self._refusals: dict[str, RemoraError] = {}
+        self._refused = asyncio.Event()
 
     async def table(self, after: int) -> Table:
         """See Directory."""
-        return decode_table(await self._call("table", after))
+        self._refusals.clear()
+        while True:
+            for name in self._names:
+                if name not in self._polls:
+                    self._polls[name] = asyncio.create_task(self._poll(name, after))
+            self._refused.clear()
+            refused = asyncio.create_task(self._refused.wait())
+            try:
+                await asyncio.wait([refused, *self._polls.values()], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                refused.cancel()
+            for name in [name for name in self._names if self._polls[name].done()]:
+                poll = self._polls.pop(name)
+                self._put_first(name)
+                return poll.result()
+            if len(self._refusals) == len(self._names):
+                msg = f"No registry leads: {self._refusals[self._names[0]].message}"
+                raise Unavailable(msg, retry_after_s=0.1)
+
+    async def _poll(self, name: str, after: int) -> Table:
+        """Ask one registry until it leads and has a table."""
+        while True:
+            try:
+                return decode_table(await self._ask(name, "table", after))
+            except (NotLeader, HostGone) as error:
+                self._refusals[name] = error
+                self._refused.set()
+            await asyncio.sleep(POLL_AGAIN_S)
+
+    async def leave(self) -> None:
+        """See Directory."""
+        for poll in self._polls.values():
+            poll.cancel()
+        await asyncio.gather(*self._polls.values(), return_exceptions=True)
+        self._polls.clear()
 
     async def place(self, key: str) -> None:
         """See Directory."""
-        await self._call("place", key)
+        await self.ask("place", key, within_s=PLACE_S)
 
-    async def _call(self, method: str, *args: object) -> bytes:
-        if self._handle is None:
-            self._handle = await find_actor(self._name)
+    async def suspect(self, host: str) -> None:
+        """See Directory."""
+        await self.ask("suspect", host)
+
+    async def ask(self, method: str, *args: object, within_s: float = ASK_S) -> Any:  # noqa: ANN401 - what the method returns
+        """Ask the registry that leads.
+
+        Args:
+            method: A method of ``RegistryActor``.
+            args: Its arguments.
+            within_s: Longest wait for each of the two, in seconds.
+
+        Raises:
+            Unavailable: None leads at the moment, or answers in time.
+        """
+        refusal = ""
+        for name in list(self._names):
+            try:
+                async with asyncio.timeout(within_s):
+                    found = await self._ask(name, method, *args)
+            except (NotLeader, HostGone) as error:
+                refusal = error.message
+            except TimeoutError:
+                refusal = f"{name} does not answer within {within_s:g} s"
+            else:
+                self._put_first(name)
+                return found
+        msg = f"No registry leads at the moment: {refusal}"
+        raise Unavailable(msg, retry_after_s=0.2)
+
+    def _put_first(self, name: str) -> None:
+        self._names.remove(name)
+        self._names.insert(0, name)
+
+    async def _ask(self, name: str, method: str, *args: object) -> Any:  # noqa: ANN401 - what the method returns
+        handle = self._handles.get(name)
+        if handle is None:
+            handle = self._handles[name] = await find_actor(name)
         try:
-            return await getattr(self._handle, method).remote(*args)  # type: ignore[no-any-return]  # bytes by RegistryActor
-        except RayActorError as error:
-            self._handle = None
-            msg = f"The registry {self._name} restarts."
-            raise Unavailable(msg, retry_after_s=0.2) from error
+            return await getattr(handle, method).remote(*args)
         except RayError as error:
-            raise ours(error, self._name) from error
+            if isinstance(error, RayActorError):
+                self._handles.pop(name, None)
+            raise ours(error, name) from error

@@ -33,8 +33,8 @@ class GatewayArgs(BaseModel):
     """``module:attribute`` of the app."""
     store: str = Field(min_length=1)
     """A store URL, or ``env:NAME`` for one that an environment variable holds."""
-    hosts: int = Field(ge=1)
-    """How many hosts the app has, in the whole cluster."""
+    hosts: int = Field(ge=0)
+    """How many hosts the app has, in the whole cluster; 0: one per CPU of each node (but one), following the nodes."""
 
 
 class GatewayReplica:

@@ -34,6 +34,9 @@ class Detection:
         self.watch = Watch()
         self.acting = False
         """Whether this registry leads: one that stands by looks, so as to know when it takes over, and does nothing."""
+        self.unblocking = False
+        """Whether to end processes whose lease is over also while this registry does not lead yet: one that is frozen
+        in a commit may keep it from leading."""
         self._ending: set[int] = set()
         """Hosts whose shards are being given to others."""
         self._log = logging.getLogger("remora.registry")
@@ -57,14 +60,17 @@ class Detection:
         leases = await registry.store.leases()
         now_s = registry.clock.monotonic_s()
         self.watch = membership.looked(self.watch, registry.current.hosts, leases, now_s, settings.lease_ttl_s)
-        if not self.acting:
+        if not self.acting and not self.unblocking:
             return
         for number in membership.over(self.watch, settings.lease_ttl_s):
             row = registry.current.hosts.get(number)
             if row is not None and number not in self._ending:
                 # Before anything is written: on SQLite a frozen host may hold the turn to write.
                 await registry.hosts.kill(row)
-                self._end(number, "its lease is over")
+                if self.acting:
+                    self._end(number, "its lease is over")
+        if not self.acting:
+            return
         for number in membership.unreachable(self.watch, settings.unreachable_s):
             self.watch = membership.held(self.watch, [number])
             registry.spawn(self._fence(number))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from remora.clock import Clock
 from remora.errors import Fenced, StoreUnavailable
@@ -41,8 +42,12 @@ class Leadership:
         """Lead at once, whoever led before; return the term."""
         return await self._store.lead()
 
-    async def follow(self) -> int:
-        """Wait until the leader's lease is over, then lead; return the term."""
+    async def follow(self, on_over: Callable[[], None]) -> int:
+        """Wait until the leader's lease is over, then lead; return the term.
+
+        Args:
+            on_over: Called before this one tries to lead, which may have to wait for a store that somebody blocks.
+        """
         seen, since_s, looked_s = (-1, 0.0), 0.0, float("-inf")
         while True:
             now_s = self._clock.monotonic_s()
@@ -53,6 +58,7 @@ class Leadership:
                 if found != seen or now_s - looked_s > self._ttl_s / 2:
                     seen, since_s = found, now_s
                 elif now_s - since_s > self._ttl_s:
+                    on_over()
                     return await self._store.lead(found[0])
                 looked_s = now_s
             except Fenced:

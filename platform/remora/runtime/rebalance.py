@@ -110,7 +110,10 @@ class Rebalance:
         if move.source in table.draining:
             return f"{table.hosts[move.source].name} is being emptied"
         counts = {number: table.owned_by(number) for number in move}
-        said = [f"{len(owned)} shards, {sum(self.load.get(one, 0.0) for one in owned):.0f} commands/s" for owned in counts.values()]
+        said = [
+            f"{len(owned)} shards, {sum(self.load.get(one, 0.0) for one in owned):.0f} commands/s"
+            for owned in counts.values()
+        ]
         return f"source has {said[0]}; target has {said[1]}"
 
     async def _measure(self) -> None:

@@ -95,7 +95,7 @@ class Registry:
         on_deposed: Called when another registry leads: what this one decides is written no more.
     """
 
-    def __init__(  # noqa: PLR0913 - the last two have defaults
+    def __init__(
         self, app: App, store: Store, hosts: Hosts, clock: Clock, *, name: str = "registry",
         on_deposed: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
@@ -158,8 +158,12 @@ class Registry:
     async def stand_by(self) -> int:
         """Wait until nobody leads, looking at hosts meanwhile as the leader does; return the term that begins."""
         looking = [self.spawn(self.detection.run()), self.spawn(self._read_along())]
+
+        def vacant() -> None:
+            self.detection.unblocking = True
+
         try:
-            return await self.leadership.follow()
+            return await self.leadership.follow(vacant)
         finally:
             for task in looking:
                 task.cancel()
@@ -329,7 +333,10 @@ class Registry:
         self._changed = asyncio.Event()
         for row in left:
             self._log.warning("host %s (incarnation %d) is gone: %s", row.name, row.incarnation, because or "fenced")
-            self.gone_lately = [*self.gone_lately[-19:], (row.name, because or "it was fenced", self.clock.monotonic_s())]
+            self.gone_lately = [
+                *self.gone_lately[-19:],
+                (row.name, because or "it was fenced", self.clock.monotonic_s()),
+            ]
             await self.hosts.kill(row)
             if replace:
                 self.spawn(self._replace(row))
@@ -420,7 +427,9 @@ class Registry:
             self.rebalance.under_way |= {name: moves[name] for name in targets}
             try:
                 # Not under the lock: a host that is slow to let go must not hold up the failover of another.
-                await self.hosts.release(host, {name: self._table.hosts.get(target) for name, target in targets.items()})
+                await self.hosts.release(
+                    host, {name: self._table.hosts.get(target) for name, target in targets.items()}
+                )
             except RemoraError as error:
                 self.detection.suspect(source, f"it could not be asked to let go of shards: {error.message}")
                 raise
@@ -492,7 +501,7 @@ class Registry:
 
     async def locate(self, locations: Mapping[str, str]) -> None:
         """Say where shards are wanted, for the allocation ``External``; an empty place takes that back."""
-        wanted = {shard: place for shard, place in (self.rebalance.locations | locations).items() if place}
+        wanted = {shard: place for shard, place in {**self.rebalance.locations, **locations}.items() if place}
         await self._note(LOCATIONS, wanted)
         self.rebalance.locations = wanted
         self.rebalance.wake()

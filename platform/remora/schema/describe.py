@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
+from zlib import crc32
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -164,3 +165,8 @@ def _plain(schema: Mapping[str, Any]) -> Json:
         else:
             found[key] = value
     return found
+
+
+def release_of(app: App) -> str:
+    """Return a short name of what the app's code writes: two releases that differ in it are told apart."""
+    return f"{crc32(to_text(describe(app)).encode()):08x}"

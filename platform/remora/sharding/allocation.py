@@ -73,7 +73,7 @@ class LeastShards:
         for shard in shards:
             extra = weigh(shard)
             target = min(
-                measure, key=lambda number: ((measure[number] + extra) / view.hosts[number].weight, number)  # noqa: B023 - used in this round
+                measure, key=lambda number: ((measure[number] + extra) / view.hosts[number].weight, number)
             )  # fmt: skip
             measure[target] += extra
             placed[shard] = target
@@ -155,7 +155,9 @@ def matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
 def _matches(value: str | None, wanted: str) -> bool:
     negated = wanted.startswith("!")
     text = wanted.removeprefix("!")
-    allowed = [one.strip() for one in text[3:-1].split(",")] if text.startswith("in(") and text.endswith(")") else [text]
+    allowed = (
+        [one.strip() for one in text[3:-1].split(",")] if text.startswith("in(") and text.endswith(")") else [text]
+    )
     return (value in allowed) is not negated
 
 
@@ -172,7 +174,7 @@ class Pinned:
     """
 
     places: Mapping[str, Mapping[str, str]]
-    otherwise: Allocation = LeastShards()
+    otherwise: Allocation = field(default_factory=LeastShards)
 
     def place(self, shards: Sequence[str], view: View) -> dict[str, int]:
         """See Allocation."""
@@ -215,7 +217,7 @@ class External:
         otherwise: For all other shards, and among several hosts of one node.
     """
 
-    otherwise: Allocation = LeastShards()
+    otherwise: Allocation = field(default_factory=LeastShards)
 
     def place(self, shards: Sequence[str], view: View) -> dict[str, int]:
         """See Allocation."""
@@ -254,7 +256,9 @@ def _with(view: View, placed: Mapping[str, int], only: Iterable[int] | None = No
     for shard, number in placed.items():
         if number in owned:
             owned[number].append(shard)
-    return View({number: view.hosts[number] for number in view.hosts if number in chosen}, owned, view.load, view.locations)
+    return View(
+        {number: view.hosts[number] for number in view.hosts if number in chosen}, owned, view.load, view.locations
+    )
 
 
 def moves_allowed(shards: int, absolute_max: int, relative_max: float) -> int:

@@ -35,7 +35,7 @@ class Layout:
     """Of each host group."""
     groups: tuple[str, ...] = ("",)
     """Host groups that the app's types ask for; the default one is empty."""
-    allocation: Allocation = LeastShards()
+    allocation: Allocation = field(default_factory=LeastShards)
     load: Mapping[str, float] = field(default_factory=dict)
     """Shard → commands/s as last measured."""
     locations: Mapping[str, str] = field(default_factory=dict)
@@ -153,7 +153,7 @@ def emptying(table: Table, layout: Layout, moves_max: int) -> dict[str, Move]:
     return chosen
 
 
-def next_moves(  # noqa: PLR0913 - everything that bears on it
+def next_moves(
     table: Table, layout: Layout, *, moves_max: int, share_max: float, joining: bool, rebalance: bool = True,
 ) -> dict[str, Move]:  # fmt: skip
     """Return what to move now: first what has to leave; to even things out only while nothing else changes.
@@ -245,7 +245,10 @@ def _place(
             continue
         view = _view(table, hosts, group, layout)
         meant = {name: host for name in wanted if (host := (targets or {}).get(name, 0)) in view.hosts}
-        owned = {number: [*names, *(n for n, host in meant.items() if host == number)] for number, names in view.owned.items()}
+        owned = {
+            number: [*names, *(n for n, host in meant.items() if host == number)]
+            for number, names in view.owned.items()
+        }
         view = View(view.hosts, owned, view.load, view.locations)
         chosen |= meant | layout.allocation.place([name for name in wanted if name not in meant], view)
     return chosen

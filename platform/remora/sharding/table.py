@@ -75,7 +75,7 @@ def about_of(host: HostRow) -> str:
     return _encode_about(About(host.group, host.weight, host.labels, host.release)).decode()
 
 
-def host_row(  # noqa: PLR0913, PLR0917 - the columns of a row, in their order
+def host_row(
     incarnation: int, name: str, node: str, machine: str, pid: int, started: float, dedicated: str, about: str
 ) -> HostRow:
     """Return a host from the columns a store keeps."""

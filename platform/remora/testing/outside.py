@@ -100,6 +100,12 @@ class _Nowhere:
         """See Directory."""
         raise NotImplementedError(key)
 
+    async def suspect(self, host: str) -> None:
+        """See Directory: there is no host here that could be gone."""
+
+    async def leave(self) -> None:
+        """See Directory: nobody here waits for a table."""
+
     async def exchange(self, host: str, data: bytes) -> bytes:
         """See Transport."""
         raise NotImplementedError(host, data)

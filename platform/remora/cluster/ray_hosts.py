@@ -1,0 +1,340 @@
+"""How the registry runs hosts on Ray: named detached actors that Ray does not restart."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import signal
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayActorError, RayError
+from ray.util import list_named_actors
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from remora.app import App
+from remora.cluster.host_actor import HostActor
+from remora.cluster.names import NAMESPACE, entity_name, host_name, host_prefix, slot_of
+from remora.cluster.ray_nodes import HOST_LABEL, Node, choose, crowded, read_nodes, slots_of_nodes, usable
+from remora.cluster.transport import Handle, find_actor, first_line, ours
+from remora.errors import HostGone
+from remora.options import HostGroup
+from remora.process import machine_identity, started_s
+from remora.runtime.registry import Registry
+from remora.sharding.table import HostRow
+
+START_S = 120.0
+"""Longest wait for a host process to start, in seconds: image pulls and cold nodes included."""
+TELL_S = 15.0
+"""Longest wait for a host to take or give up shards, in seconds."""
+ASK_S = 2.0
+"""Longest wait for a host's counters, in seconds."""
+WATCH_AGAIN_S = 0.2
+"""Pause before a host is watched again after the watch broke and its death is not known, in seconds."""
+WORKER_DIED = "worker process has died"
+"""What Ray says of an actor whose raylet, which lives, reported the exit of its process; of a node that it lost it
+says something else. Were this wording to change, deaths would be taken for unproven and leases waited for."""
+
+
+class RayHosts:
+    """Runs hosts as Ray named detached actors.
+
+    Args:
+        app: The app.
+        app_path: ``module:attribute`` of the app.
+        store: Store URL as hosts get it.
+        count: How many hosts of the default group; 0: as many as the nodes have CPUs, following the nodes.
+    """
+
+    def __init__(self, app: App, app_path: str, store: str, count: int) -> None:
+        self._app = app
+        self._app_path = app_path
+        self._store = store
+        self._count = count
+        self._handles: dict[str, Handle] = {}
+        self._watches: set[asyncio.Task[None]] = set()
+        self._dedicating: dict[str, asyncio.Task[None]] = {}
+        self._slots: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._lives = itertools.count(1)
+        self._starting: list[str] = []
+        """Nodes on which hosts are being started."""
+        self._log = logging.getLogger("remora.registry")
+        self.registry: Registry
+
+    # -- taking over what runs ----------------------------------------------------------------------
+
+    async def attach(self, rows: Sequence[HostRow]) -> list[HostRow]:
+        """Find hosts of an earlier registry process again; return those that are not found."""
+
+        async def stands(row: HostRow) -> bool:
+            try:
+                async with asyncio.timeout(TELL_S):
+                    handle = self._handles[row.name] = await find_actor(row.name)
+                    current: HostRow = await handle.start.remote()
+            except (HostGone, RayError, TimeoutError):
+                return False
+            return current.incarnation == row.incarnation
+
+        # All at once: a frozen one answers only when the end of its lease has had it killed.
+        standing = await asyncio.gather(*map(stands, rows))
+        for row, stood in zip(rows, standing, strict=True):
+            if stood:
+                self._begin_watch(row)
+        return [row for row, stood in zip(rows, standing, strict=True) if not stood]
+
+    async def kill_strays(self, rows: Sequence[HostRow]) -> None:
+        """End hosts that an earlier registry process began to start and never entered in the table."""
+        for name in await self._actors(host_prefix(self._app.name)) - {row.name for row in rows}:
+            await self._kill_actor(name)
+
+    # -- how many, and where --------------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Look at Ray's nodes: empty those that leave, use those that are new, spread hosts over them."""
+        nodes = await asyncio.to_thread(read_nodes)
+        registry = self.registry
+        await registry.leave(node.id for node in nodes if node.draining)
+        table = registry.current
+        hosts = [row for row in table.hosts.values() if not row.dedicated and not row.group]
+        missing = self._wanted(nodes).keys() - {slot_of(row.name) for row in hosts} - registry.joining
+        if missing and self._count == 0:
+            await self.fill(missing)
+            return
+        quiet = not (missing or table.draining or registry.joining or registry.rebalance.under_way)
+        if quiet and self._count and (host := crowded(usable(nodes, registry.drained), hosts)) is not None:
+            self._log.info("host %s makes room: another node has fewer", host.name)
+            await registry.set_draining([host.incarnation])
+
+    def _wanted(self, nodes: Sequence[Node]) -> dict[str, str]:
+        """Return slot → node (empty: any) of the hosts of the default group."""
+        if self._count == 0:
+            return slots_of_nodes(usable(nodes, self.registry.drained))
+        return {str(number): "" for number in range(1, self._count + 1)}
+
+    async def fill_all(self) -> None:
+        """Start all hosts that there are to be and that do not run."""
+        nodes = await asyncio.to_thread(read_nodes)
+        groups = {
+            f"{name}-{number}" for name, group in self._app.host_groups.items() for number in range(1, group.hosts + 1)
+        }
+        await self.fill(self._wanted(nodes).keys() | groups)
+
+    async def fill(self, slots: Iterable[str]) -> None:
+        """Start shared hosts in those slots that have none; those started together share evenly."""
+        async with AsyncExitStack() as locked:
+            for slot in sorted(slots):
+                await locked.enter_async_context(self._slots[slot])
+            taken = {slot_of(row.name) for row in self.registry.current.hosts.values() if not row.dedicated}
+            wanted = sorted(set(slots) - taken)
+            created = await asyncio.gather(*map(self._create_shared, wanted), return_exceptions=True)
+            rows = [row for row in created if isinstance(row, HostRow)]
+            if rows:
+                await self.registry.joined(rows)
+            for failed in created:
+                if isinstance(failed, BaseException):
+                    raise failed
+
+    async def _create_shared(self, slot: str) -> HostRow:
+        """Start a shared host in a slot."""
+        name = host_name(self._app.name, slot, f"{self.registry.term}-{next(self._lives)}")
+        group = next((group for group in self._app.host_groups if slot.rpartition("-")[0] == group), "")
+        wanted = self._app.host_groups.get(group, HostGroup())
+        options: dict[str, Any] = {"max_restarts": 0, **_as_options(wanted.resources)}
+        selector = dict(wanted.labels)
+        nodes = usable(await asyncio.to_thread(read_nodes), self.registry.drained)
+        if not selector and any(HOST_LABEL in node.labels for node in nodes):
+            selector[HOST_LABEL] = "true"
+        node = self._node_of(slot) or ("" if selector and group else self._choose(nodes, wanted))
+        with self.registry.starting(slot), ExitStack() as starting:
+            if node:
+                options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+                self._starting.append(node)
+                starting.callback(self._starting.remove, node)
+            else:
+                options["scheduling_strategy"] = "SPREAD"
+                if selector:
+                    options["label_selector"] = selector
+            return await self._create(name, "", options, group)
+
+    def _node_of(self, slot: str) -> str:
+        """Return the node that a slot belongs to, where hosts follow the nodes."""
+        if self._count or "-" not in slot:
+            return ""
+        prefix = slot.rpartition("-")[0]
+        return next((one["NodeID"] for one in ray.nodes() if one["NodeID"].startswith(prefix)), "")
+
+    def _choose(self, nodes: Sequence[Node], wanted: HostGroup) -> str:
+        return choose(nodes, list(self.registry.current.hosts.values()), wanted.resources, self._starting)
+
+    async def _create(self, name: str, dedicated: str, options: dict[str, Any], group: str = "") -> HostRow:
+        actor = ray.remote(HostActor).options(
+            name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_task_retries=0,
+            max_concurrency=10_000, enable_task_events=False, **options,
+        )  # fmt: skip
+        handle: Handle = actor.remote(self._app_path, self._store, name, dedicated, group, options.get("num_cpus", 1.0))
+        try:
+            async with asyncio.timeout(START_S):
+                row: HostRow = await handle.start.remote()
+        except (RayError, TimeoutError) as error:
+            ray.kill(handle, no_restart=True)
+            raise ours(error, name) from error
+        self._handles[name] = handle
+        self._begin_watch(row)
+        return row
+
+    # -- noticing deaths ------------------------------------------------------------------------------
+
+    def stop_watching(self) -> None:
+        """Take no more notice of hosts' deaths."""
+        for task in list(self._watches):
+            task.cancel()
+
+    def _begin_watch(self, row: HostRow) -> None:
+        task = asyncio.get_running_loop().create_task(self._watch(row))
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
+
+    async def _watch(self, row: HostRow) -> None:
+        """Wait for the host's death, which Ray reports within milliseconds when it does not restart it."""
+        detection = self.registry.detection
+        while True:
+            try:
+                await self._handles[row.name].watch.remote()
+            except ActorDiedError as error:
+                text = str(error)
+                proven = WORKER_DIED in text and await asyncio.to_thread(_stands, row.node)
+                await detection.died(
+                    row.incarnation, "its process ended" if proven else first_line(error), proven=proven
+                )
+                return
+            except RayActorError as error:
+                await detection.reported(row.incarnation, f"Ray does not reach it ({first_line(error)})")
+            if row.incarnation not in self.registry.current.hosts or row.name not in self._handles:
+                return
+            await asyncio.sleep(WATCH_AGAIN_S)
+
+    # -- as Hosts of the registry --------------------------------------------------------------------
+
+    async def own(self, host: HostRow, shards: dict[str, int]) -> None:
+        """See Hosts."""
+        await self._tell(host, "own", host.incarnation, shards)
+
+    async def release(self, host: HostRow, shards: Mapping[str, HostRow | None]) -> None:
+        """See Hosts."""
+        await self._tell(host, "release", dict(shards))
+
+    async def _tell(self, host: HostRow, method: str, *arguments: object) -> None:
+        handle = self._handles.get(host.name)
+        if handle is None:
+            msg = f"{host.name} is gone."
+            raise HostGone(msg)
+        try:
+            async with asyncio.timeout(TELL_S):
+                await getattr(handle, method).remote(*arguments)
+        except (RayError, TimeoutError) as error:
+            raise ours(error, host.name) from error
+
+    async def replace(self, host: HostRow) -> None:
+        """See Hosts."""
+        slot = slot_of(host.name)
+        if self._count or host.group or slot in self._wanted(await asyncio.to_thread(read_nodes)):
+            await self.fill([slot])
+
+    async def retire(self, host: HostRow) -> None:
+        """See Hosts."""
+        await self._kill_actor(host.name)
+        if host.dedicated:
+            await self.dedicate(host.dedicated)
+        else:
+            await self.replace(host)
+
+    async def dedicate(self, key: str) -> None:
+        """See Hosts."""
+        running = self._dedicating.get(key)
+        if running is None:
+            running = self._dedicating[key] = asyncio.create_task(self._dedicate(key))
+            running.add_done_callback(lambda _: self._dedicating.pop(key, None))
+        await running
+
+    async def _dedicate(self, key: str) -> None:
+        resources = self._app.spec(key.partition("/")[0]).options.resources
+        options: dict[str, Any] = {"max_restarts": -1, **_as_options({"CPU": 0, **resources})}
+        nodes = usable(await asyncio.to_thread(read_nodes), self.registry.drained)
+        node = choose(nodes, [], {name: amount for name, amount in resources.items() if amount})
+        if node and self.registry.drained:  # Ray itself knows of no node that only we avoid
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+        with self.registry.starting(entity_name(self._app.name, key)):
+            row = await self._create(entity_name(self._app.name, key), key, options)
+        await self.registry.joined([row])
+
+    async def kill(self, host: HostRow) -> bool:
+        """See Hosts."""
+        here = host.machine == machine_identity() and bool(host.started)
+        if here and started_s(host.pid) == host.started:
+            os.kill(host.pid, signal.SIGKILL)
+        handle = self._handles.pop(host.name, None)
+        if handle is not None and not host.dedicated:
+            ray.kill(handle, no_restart=True)
+        return here
+
+    async def ended(self, host: HostRow) -> bool:
+        """See Hosts."""
+        return host.machine == machine_identity() and bool(host.started) and started_s(host.pid) != host.started
+
+    async def stop_all(self) -> None:
+        """Stop every host for good."""
+        # By name and not by the table: those that are just being started are not in it.
+        for prefix in (host_prefix(self._app.name), entity_name(self._app.name, "")):
+            for name in await self._actors(prefix):
+                await self._kill_actor(name)
+
+    async def _actors(self, prefix: str) -> set[str]:
+        named: list[Any] = await asyncio.to_thread(list_named_actors, all_namespaces=True)
+        return {one["name"] for one in named if one["namespace"] == NAMESPACE and one["name"].startswith(prefix)}
+
+    async def _kill_actor(self, name: str) -> None:
+        self._handles.pop(name, None)
+        try:
+            ray.kill(await find_actor(name), no_restart=True)
+        except (HostGone, RayError) as error:
+            self._log.info("%s was gone before it was ended: %s", name, error)
+
+    async def loads(self) -> dict[str, int]:
+        """See Hosts."""
+        answers = await self._ask_all("loads")
+        return {shard: count for _, answer in answers if isinstance(answer, dict) for shard, count in answer.items()}
+
+    async def statuses(self) -> list[dict[str, Any]]:
+        """Return the counters of all hosts, or why one did not answer in time."""
+        answers = await self._ask_all("status")
+        return [answer if isinstance(answer, dict) else {"name": name, "error": answer} for name, answer in answers]
+
+    async def _ask_all(self, method: str) -> list[tuple[str, dict[str, Any] | str]]:
+        async def one(name: str, handle: Handle) -> tuple[str, dict[str, Any] | str]:
+            try:
+                async with asyncio.timeout(ASK_S):
+                    found: dict[str, Any] = await getattr(handle, method).remote()
+                    return name, found
+            except (RayError, TimeoutError) as error:
+                return name, str(ours(error, name))
+
+        return list(await asyncio.gather(*(one(name, handle) for name, handle in self._handles.items())))
+
+
+def _as_options(resources: Mapping[str, float]) -> dict[str, Any]:
+    """Return Ray resources as an actor's options."""
+    custom = dict(resources)
+    options: dict[str, Any] = {"num_cpus": custom.pop("CPU", 0), "num_gpus": custom.pop("GPU", 0)}
+    if "memory" in custom:
+        options["memory"] = custom.pop("memory")
+    return {**options, "resources": custom}
+
+
+def _stands(node: str) -> bool:
+    """Return whether Ray takes a node for alive."""
+    return any(one["NodeID"] == node and one["Alive"] for one in ray.nodes())
