@@ -101,8 +101,9 @@ class RayHosts:
         await registry.leave(node.id for node in nodes if node.draining)
         table = registry.current
         hosts = [row for row in table.hosts.values() if not row.dedicated and not row.group]
-        missing = self._wanted(nodes).keys() - {slot_of(row.name) for row in hosts} - registry.joining
-        if missing and self._count == 0:
+        busy = registry.joining | {slot_of(f"{slot}/") for slot in registry.replacing}
+        missing = self._wanted(nodes).keys() - {slot_of(row.name) for row in hosts} - busy
+        if missing:  # new nodes, and whatever was not started when it should have been
             await self.fill(missing)
             return
         quiet = not (missing or table.draining or registry.joining or registry.rebalance.under_way)

@@ -94,7 +94,7 @@ class RegistryActor:
                 self._run()
                 return
             try:
-                await self._lead(0)
+                await self._lead(self._candidate(), 0)
             except BaseException:
                 await self._step_down()
                 raise
@@ -145,14 +145,13 @@ class RegistryActor:
             try:
                 if self._registry is None:
                     registry = self._candidate()
-                    term = await registry.stand_by()
-                    await registry.close()
-                    await self._lead(term)
+                    await self._lead(registry, await registry.stand_by())
                 await self._deposed.wait()
             except (RemoraError, RayError) as error:
                 self._log.warning("%s does not lead: %s", self._name, error)
                 await asyncio.sleep(AGAIN_S)
             await self._step_down()
+            self._log.info("%s stands by", self._name)
 
     def _candidate(self) -> Registry:
         store = self._opened()
@@ -172,8 +171,7 @@ class RegistryActor:
             raise RuntimeError(msg)
         return self._store
 
-    async def _lead(self, term: int) -> None:
-        registry = self._candidate()
+    async def _lead(self, registry: Registry, term: int) -> None:
         hosts = self._hosts
         self._registry = registry
         table = await registry.start(term)

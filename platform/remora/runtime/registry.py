@@ -110,6 +110,8 @@ class Registry:
         self.leadership = Leadership(store, clock, app.settings.leader_ttl_s)
         self.joining: set[str] = set()
         """Slots in which hosts are being started."""
+        self.replacing: set[str] = set()
+        """Slots whose host is gone and is being started anew, or waits for its next try."""
         self.refused: dict[str, str] = {}
         """Slot → why its host could not be started, as last tried."""
         self.gone_lately: list[tuple[str, str, float]] = []
@@ -358,6 +360,13 @@ class Registry:
             await self._tell(self._table.hosts[incarnation], owned)
 
     async def _replace(self, row: HostRow) -> None:
+        self.replacing.add(row.slot)
+        try:
+            await self._start_anew(row)
+        finally:
+            self.replacing.discard(row.slot)
+
+    async def _start_anew(self, row: HostRow) -> None:
         while True:
             now_s = self.clock.monotonic_s()
             recent = [at for at in self._failures.get(row.slot, []) if now_s - at < FAILURE_WINDOW_S]
