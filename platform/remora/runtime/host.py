@@ -1,5 +1,6 @@
 """A host: the shards it owns, the cells in them, and what they share.
 
+It is a composition: which shards it owns is ``Ownership``, who it is when commits fail ``Incarnations``.
 One host is one process on Ray and one object in ``remora.local``; the code is the same.
 """
 
@@ -22,7 +23,6 @@ from remora.contract import EntitySpec
 from remora.errors import (
     CallCycle,
     Corrupt,
-    Fenced,
     HostGone,
     NotOwner,
     Overloaded,
@@ -40,15 +40,17 @@ from remora.runtime.calls import TurnCalls, cycle_message
 from remora.runtime.cell import Cell, Item
 from remora.runtime.committer import Commit, Committer, Sink
 from remora.runtime.deadlock import Deadlocks, waits_of
+from remora.runtime.incarnation import PATIENCE_MAX_S, PATIENCE_MIN_S, Incarnations
 from remora.runtime.lease import Lease
 from remora.runtime.outbox import Outbox
+from remora.runtime.ownership import Ownership
 from remora.runtime.recovery import Recovery
 from remora.runtime.reminders import Reminders
 from remora.runtime.session import Session
 from remora.runtime.shard import Shard
 from remora.runtime.watchdog import Running, Watchdog
 from remora.sharding.hashing import entity_key, shard_of
-from remora.sharding.table import HostRow, ShardRow
+from remora.sharding.table import HostRow
 
 T = TypeVar("T")
 _json = msgspec.json.Encoder().encode
@@ -59,10 +61,6 @@ CORRUPT_S = 5.0
 """Seconds after which an entity that could not be read is tried again when it is asked for."""
 SESSION_IDLE_S = 600.0
 """A client session that was silent so long is forgotten."""
-PATIENCE_MIN_S = 0.05
-"""First pause between tries while the store is away, in seconds; each is twice as long as the one before."""
-PATIENCE_MAX_S = 1.0
-"""Longest pause between tries while the store is away, in seconds."""
 
 
 class Host:
@@ -99,28 +97,18 @@ class Host:
         self.rng = random.Random(seed)
         self.client = client
         self.incarnation = 0
-        self.shards: dict[str, Shard] = {}
+        self.incarnations = Incarnations(self, on_fenced, on_reincarnated)
+        self.ownership = Ownership(self)
+        self.shards = self.ownership.shards
         self.cells: dict[str, Cell] = {}
         self.held: deque[Item] = deque()
         """Commands kept back while the outbox is full, in the order they came."""
         self.commands = 0
-        self._on_fenced = on_fenced
-        self._on_reincarnated = on_reincarnated
         self._sessions: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
-        self._lives: list[int] = []
-        """Every incarnation this process has had, in order."""
-        self._steady = asyncio.Event()
-        """Not set while this host takes a new incarnation."""
-        self._steady.set()
-        self._outage = b""
+        self.outage = b""
         """While the store takes nothing, the error that new commands get; empty otherwise."""
-        self._commits_at_failure = -1
-        """How many commits had been written when the last one failed."""
-        self._pause_s = 0.0
-        self._let_go: set[str] = set()
-        """Shards it has released before: what it is told of them may come too late."""
         self._calls = TurnCalls(self)
         settings = app.settings
         self.running = Running()
@@ -130,7 +118,7 @@ class Host:
             lambda append: store.append(self.incarnation, append),
             settings.commit_rows_max,
             settings.commit_timeout_s,
-            self._commits_failed,
+            self.incarnations.commits_failed,
         )
         self.recovery = Recovery(self, settings.recoveries_max)
         self.outbox = Outbox(self, client)
@@ -144,9 +132,7 @@ class Host:
 
     async def start(self) -> HostRow:
         """Join the store with a new incarnation and begin to hold a lease."""
-        self.incarnation = await self.store.join(self.row)
-        self._lives.append(self.incarnation)
-        self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
+        self.incarnations.begin(await self.store.join(self.row))
         self.lease.start()
         self.watchdog.start()
         self.spawn(self._housekeeping())
@@ -161,7 +147,7 @@ class Host:
         for shard in self.shards.values():
             shard.accepting = False
         await self.committer.flush()
-        self._leave(list(self.cells.values()), f"{self.name} stops.")
+        self.ownership.leave(list(self.cells.values()), f"{self.name} stops.")
         await self.recovery.close()
         for task in self._tasks:
             task.cancel()
@@ -231,144 +217,12 @@ class Host:
     # -- shards --------------------------------------------------------------------------------------
 
     async def own(self, incarnation: int, shards: dict[str, int]) -> None:
-        """Begin to serve shards, with their epochs, that the store says are this host's.
-
-        Args:
-            incarnation: Whose they are in the store: this host's, now or before a failed commit
-                made it take a new one (which took all its shards along).
-            shards: Shard → epoch.
-
-        Raises:
-            NotOwner: The incarnation is none of this process.
-        """
-        if incarnation not in self._lives:
-            msg = f"{self.name} was never incarnation {incarnation}."
-            raise NotOwner(msg)
-        owned = {name: ShardRow(incarnation, epoch) for name, epoch in shards.items()}
-        if not self._let_go.isdisjoint(owned):
-            rows = (await self.patiently(self.store.read_table)).shards
-            owned.update((name, rows[name]) for name in self._let_go.intersection(owned))
-        fresh = []
-        for name, row in owned.items():
-            held = self.shards.get(name)
-            if row.owner not in self._lives or (held is not None and not held.accepting):
-                continue  # released since, or about to be
-            epoch = row.epoch + len(self._lives) - 1 - self._lives.index(row.owner)  # it rose with each incarnation
-            if held is not None and epoch <= held.epoch:
-                continue
-            if held is not None:  # held under an epoch that has ended: somebody else may have owned it since
-                self._leave(held.cells(), "The shard was owned by another host in between.")
-            self.shards[name] = Shard(self, name, epoch)
-            fresh.append(name)
-        if fresh:
-            self.spawn(self.outbox.take_over(fresh))
+        """Begin to serve shards: see ``Ownership.own``."""
+        await self.ownership.own(incarnation, shards)
 
     async def release(self, names: Iterable[str]) -> None:
-        """Stop serving shards: running handlers end (bounded), all is flushed, the store is told."""
-        # Once begun it is finished, whatever becomes of who asked: a shard that is half given up serves nobody.
-        task = self.spawn(self._release(list(names)))
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not task.cancelled():
-                raise
-            msg = f"{self.name} is gone."
-            raise HostGone(msg) from None
-
-    async def _release(self, wanted: list[str]) -> None:
-        self._let_go.update(wanted)
-        leaving = [self.shards[name] for name in wanted if name in self.shards]
-        for shard in leaving:
-            shard.accepting = False
-        gone = set(leaving)
-        cells = [cell for cell in self.cells.values() if cell.shard in gone]
-        tasks = [cell.task for cell in cells if cell.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=self.settings.hand_off_s)
-        self._leave(cells, "The shard moves to another host.")
-        await self.committer.flush()
-        self.outbox.drop(shard.key for shard in leaving)
-        # Until the store knows, nobody else may take them, and this host serves them no more: it has to get through.
-        while True:
-            await self._steady.wait()
-            incarnation = self.incarnation
-            try:
-                await self.patiently(lambda: self.store.release(self.incarnation, wanted))
-                break
-            except Fenced:
-                await self._steady.wait()
-                if self.incarnation == incarnation:
-                    raise  # and not only because this host went on under a new one meanwhile
-        for shard in leaving:
-            if self.shards.get(shard.key) is shard:
-                del self.shards[shard.key]
-
-    def _leave(self, cells: list[Cell], reason: str) -> None:
-        error = NotOwner(reason)
-        for cell in cells:
-            cell.leave(error)
-            if self.cells.get(cell.key) is cell:
-                del self.cells[cell.key]
-
-    async def _commits_failed(self, commits: list[Commit], error: RemoraError) -> None:
-        """A commit was refused or its outcome is unknown: what stood on it vanishes."""
-        touched = {cell for commit in commits for cell in commit.cells}
-        if isinstance(error, Fenced):
-            self.log.error("%s was fenced: %s", self.name, error)
-            self.lease.stop()
-            self._leave(list(self.cells.values()), "The host's incarnation has ended.")
-            self.shards.clear()
-            if self._on_fenced is not None:
-                self._on_fenced()
-            return
-        self.log.error("a commit of %s failed, %d entities restart: %s", self.name, len(touched), error)
-        for cell in touched:
-            cell.hold()
-        self._steady.clear()
-        await self._pause_between_failures()
-        # The outcome may be unknown: under a new incarnation nothing late of the old one can commit.
-        try:
-            self.incarnation = await self.patiently(lambda: self._reincarnate(commits))
-        except Fenced as fenced:
-            await self._commits_failed([], fenced)
-            return
-        finally:
-            self._outage = b""
-            self._steady.set()
-        self._lives.append(self.incarnation)
-        self.row = msgspec.structs.replace(self.row, incarnation=self.incarnation)
-        for shard in self.shards.values():
-            if shard.accepting:
-                shard.epoch += 1  # as the store did
-        if self._on_reincarnated is not None:
-            self.spawn(self._on_reincarnated())
-        # What failed may have been written, durable sends included, or may have noted deliveries and was not.
-        self.spawn(self.outbox.take_over(list(self.shards)))
-        for cell in {cell for commit in commits for cell in commit.cells}:
-            if cell.phase is Phase.RECOVERING:
-                self.recovery.add(cell)
-
-    async def _reincarnate(self, failed: list[Commit]) -> int:
-        """Take a new incarnation; if the store does not give one, what waits to be written fails with the others."""
-        try:
-            return await self.store.reincarnate(self.incarnation)
-        except StoreUnavailable as error:
-            self._outage = error.encode()
-            for commit in self.committer.refuse_open(error):
-                failed.append(commit)
-                for cell in commit.cells:
-                    cell.hold()
-            raise
-
-    async def _pause_between_failures(self) -> None:
-        """Leave a store that fails commit after commit (a full disk) in peace, ever longer, up to a bound."""
-        again = self.committer.commits == self._commits_at_failure
-        self._commits_at_failure = self.committer.commits
-        if not again:
-            self._pause_s = 0.0
-            return
-        self._pause_s = min(max(self._pause_s * 2, PATIENCE_MIN_S), PATIENCE_MAX_S)
-        await asyncio.sleep(self._pause_s)  # noqa: TID251 - growing, bounded pause while commits fail
+        """Stop serving shards: see ``Ownership.release``."""
+        await self.ownership.release(names)
 
     # -- commands ------------------------------------------------------------------------------------
 
@@ -389,8 +243,8 @@ class Host:
         """Give an ask to its entity, activating it if needed; refusals are answered at once."""
         key = entity_key(ask.type, ask.id)
         cell = self.cells.get(key)
-        if self._outage and self._stands_on_the_store(ask, cell):
-            sink.answer(ask.n, ERROR, self._outage)
+        if self.outage and self._stands_on_the_store(ask, cell):
+            sink.answer(ask.n, ERROR, self.outage)
             return
         # A call by a handler is part of work taken already: what the outbox waits for may wait for it.
         new = not ask.flags & ADMITTED and not ask.chain and ask.method[:1] != "$"
