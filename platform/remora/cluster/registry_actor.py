@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -138,9 +138,9 @@ class RayHosts:
         """See Hosts."""
         await self._tell(host, "own", host.incarnation, shards)
 
-    async def release(self, host: HostRow, shards: Sequence[str]) -> None:
+    async def release(self, host: HostRow, targets: Mapping[str, str]) -> None:
         """See Hosts."""
-        await self._tell(host, "release", list(shards))
+        await self._tell(host, "release", dict(targets))
 
     async def _tell(self, host: HostRow, method: str, *arguments: object) -> None:
         handle = self._handles.get(host.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -46,8 +46,8 @@ class Hosts(Protocol):
         """Tell a host which shards it owns now."""
         ...
 
-    async def release(self, host: HostRow, shards: Sequence[str]) -> None:
-        """Have a host give up shards; returns when the store knows."""
+    async def release(self, host: HostRow, targets: Mapping[str, str]) -> None:
+        """Have a host give up shards (→ name of the host that gets each); returns when the store knows."""
         ...
 
     async def replace(self, host: HostRow) -> None:
@@ -323,10 +323,15 @@ class Registry:
             if host is None:
                 continue
             targets = {name: target for name, (start, target) in moves.items() if start == source}
-            # Not under the lock: a host that is slow to let go must not hold up the failover of another.
-            await self._hosts.release(host, list(targets))
-            async with self._lock:
-                await self._change(partial(decisions.settled, shards=self._settings.shards, targets=targets))
+            # Few at a time: nobody serves them between the first that is let go and the last that is taken.
+            for first in range(0, len(targets), self._settings.hand_off_shards):
+                group = list(targets)[first : first + self._settings.hand_off_shards]
+                hosts = self._table.hosts
+                names = {name: hosts[targets[name]].name if targets[name] in hosts else "" for name in group}
+                # Not under the lock: a host that is slow to let go must not hold up the failover of another.
+                await self._hosts.release(host, names)
+                async with self._lock:
+                    await self._change(partial(decisions.settled, shards=self._settings.shards, targets=targets))
             self._log.info("moved %d shards from %s", len(targets), host.name)
 
     async def status(self) -> dict[str, Any]:
