@@ -461,7 +461,7 @@ class Client:
         self.retries += 1
         del self._open[pending.n]
         pending.n = pending.ask.n = self.number()
-        pending.ask.ttl_s = max(pending.deadline_s - self._clock.monotonic_s(), 0.001)
+        pending.ask.ttl_s = max(pending.deadline_s - self._clock.monotonic_s(), 0.0)
         self._open[pending.n] = pending
 
     def _finish(self, pending: Pending) -> None:

@@ -8,9 +8,10 @@
                   │   │ └── cannot be read ──────┼─────┼──▶ STOPPED
         backoff   │   │                          │     └── supervision: stop ──▶ STOPPED
         over      │   └── failed, commit failed ─┤
-               BACKOFF ◀── supervision: restart ─┘
+               BACKOFF ◀── supervision: restart ─┤
+                                                 └── its shard moves ──▶ LEAVING
 
-From every phase a cell becomes GONE when its shard leaves the host.
+One that is LEAVING and fails goes where a READY one goes. From every phase a cell becomes GONE when its shard leaves the host.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Phase(Enum):
     """It runs commands as they come."""
     BACKOFF = "backoff"
     """Supervision holds its restart back; commands wait in the mailbox."""
+    LEAVING = "leaving"
+    """Its shard moves: what runs goes on, commands that were not begun wait to travel with it."""
     STOPPED = "stopped"
     """It answers every command with an error that says why."""
     GONE = "gone"
@@ -35,7 +38,8 @@ class Phase(Enum):
 
 _NEXT: dict[Phase, frozenset[Phase]] = {
     Phase.RECOVERING: frozenset({Phase.READY, Phase.STOPPED, Phase.BACKOFF, Phase.RECOVERING}),
-    Phase.READY: frozenset({Phase.RECOVERING, Phase.BACKOFF, Phase.STOPPED}),
+    Phase.READY: frozenset({Phase.RECOVERING, Phase.BACKOFF, Phase.STOPPED, Phase.LEAVING}),
+    Phase.LEAVING: frozenset({Phase.RECOVERING, Phase.BACKOFF, Phase.STOPPED}),
     Phase.BACKOFF: frozenset({Phase.RECOVERING, Phase.STOPPED}),
     Phase.STOPPED: frozenset(),
     Phase.GONE: frozenset(),

@@ -97,8 +97,9 @@ class LocalPlatform:
         row = HostRow(0, name, node, machine_identity(), pid, started_s(pid), dedicated, group)
         client = await self.client().start()
         host = Host(
-            self.app, self.store, self.clock, row, client, seed=self._seed, on_reincarnated=self.registry.refresh
-        )
+            self.app, self.store, self.clock, row, client, seed=self._seed, on_reincarnated=self.registry.refresh,
+            hand_over=self.hand_over,
+        )  # fmt: skip
         joined = await host.start()
         self.hosts[name] = host
         return joined
@@ -122,11 +123,18 @@ class LocalPlatform:
 
     async def exchange(self, host: str, data: bytes) -> bytes:
         """See Transport."""
-        found = self.hosts.get(host)
+        return await self._named(host).exchange(data)
+
+    async def hand_over(self, host: str, data: bytes) -> None:
+        """Give a host what another one knows of shards that move to it."""
+        self._named(host).take(data)
+
+    def _named(self, name: str) -> Host:
+        found = self.hosts.get(name)
         if found is None:
-            msg = f"{host} is gone."
+            msg = f"{name} is gone."
             raise HostGone(msg)
-        return await found.exchange(data)
+        return found
 
     async def own(self, host: HostRow, shards: dict[str, int]) -> None:
         """See Hosts."""
@@ -139,9 +147,9 @@ class LocalPlatform:
     async def leave(self) -> None:
         """See Directory: nobody here waits for a table."""
 
-    async def release(self, host: HostRow, shards: Mapping[str, HostRow | None]) -> None:
+    async def release(self, host: HostRow, targets: Mapping[str, str]) -> None:
         """See Hosts."""
-        await self._host(host).release(shards)
+        await self._host(host).release(targets)
 
     async def replace(self, host: HostRow) -> None:
         """See Hosts."""

@@ -53,7 +53,17 @@ class Settings:
     threads_max: int = 16
     """Handlers with run_in="thread" that run at once per host; others wait their turn."""
     hand_off_s: float = 5.0
-    """Longest wait for running handlers when a shard moves."""
+    """Longest wait for running handlers when a shard moves, and again for the next host to take what
+    travels, in seconds: what was not sent by then is read from the journal."""
+    hand_off_shards: int = 4
+    """Shards that move together: each waits for all of them, and each move costs some writes to the store."""
+    hand_off_bytes_max: int = 4 << 20
+    """Bytes that travel in one call when a shard moves: some thousand entities, and a pause of
+    milliseconds for the hosts at both ends. An entity that is larger is read from the journal."""
+    hand_off_kept_bytes_max: int = 256 << 20
+    """Bytes of images that a host keeps for shards which are not its own yet; what comes beyond is not kept."""
+    hand_off_keep_s: float = 30.0
+    """Seconds they are kept: many times what a move takes."""
     rebalance_s: float = 1.0
     """Seconds between rebalance rounds."""
     rebalance_max: int = 64

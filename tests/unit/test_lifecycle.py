@@ -14,6 +14,10 @@ DRAWN = {
     (Phase.READY, Phase.RECOVERING),
     (Phase.READY, Phase.BACKOFF),
     (Phase.READY, Phase.STOPPED),
+    (Phase.READY, Phase.LEAVING),
+    (Phase.LEAVING, Phase.RECOVERING),
+    (Phase.LEAVING, Phase.BACKOFF),
+    (Phase.LEAVING, Phase.STOPPED),
     (Phase.BACKOFF, Phase.RECOVERING),
     (Phase.BACKOFF, Phase.STOPPED),
 }

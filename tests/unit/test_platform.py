@@ -290,7 +290,7 @@ async def test_shards_that_were_released_and_given_to_nobody_are_given_to_somebo
         await client.ref(Till, "a").add(1)
         host = host_of(platform, "till/a")
 
-        await host.release([host.shard_name("till/a")])  # as if the registry had died in the middle of a move
+        await host.release({host.shard_name("till/a"): ""})  # as if the registry had died in the middle of a move
 
         assert await client.ref(Till, "a").add(1) == 2
 

@@ -76,13 +76,15 @@ class HostActor:
             dict(context.get_node_labels()),
             release_of(app),
         )
+        transport = RayTransport()
         client = Client(
-            RayDirectory(app.name), RayTransport(), clock, app.settings, f"{self._name}/{context.get_worker_id()}"
+            RayDirectory(app.name), transport, clock, app.settings, f"{self._name}/{context.get_worker_id()}"
         )
         await client.start()
         host = Host(
-            app, store, clock, row, client, seed=os.getpid(), on_fenced=_end_process, on_reincarnated=self._reincarnated
-        )
+            app, store, clock, row, client, seed=os.getpid(), on_fenced=_end_process, on_reincarnated=self._reincarnated,
+            hand_over=transport.hand_over,
+        )  # fmt: skip
         await host.start()
         # Entities live long: looking at all of them for garbage again and again only costs.
         gc.freeze()
@@ -97,9 +99,13 @@ class HostActor:
         """Serve these shards of that incarnation from now on."""
         await self._running().own(incarnation, shards)
 
-    async def release(self, shards: dict[str, HostRow | None]) -> None:
-        """Give up these shards to those hosts."""
-        await self._running().release(shards)
+    async def release(self, targets: dict[str, str]) -> None:
+        """Give up these shards, each to the host of that name."""
+        await self._running().release(targets)
+
+    async def hand_over(self, data: bytes) -> None:
+        """Keep what another host knows of shards that move to this one."""
+        self._running().take(data)
 
     async def loads(self) -> dict[str, int]:
         """Return commands taken so far per shard."""

@@ -225,9 +225,9 @@ class RayHosts:
         """See Hosts."""
         await self._tell(host, "own", host.incarnation, shards)
 
-    async def release(self, host: HostRow, shards: Mapping[str, HostRow | None]) -> None:
+    async def release(self, host: HostRow, targets: Mapping[str, str]) -> None:
         """See Hosts."""
-        await self._tell(host, "release", dict(shards))
+        await self._tell(host, "release", dict(targets))
 
     async def _tell(self, host: HostRow, method: str, *arguments: object) -> None:
         handle = self._handles.get(host.name)

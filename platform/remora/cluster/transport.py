@@ -50,11 +50,22 @@ class RayTransport:
 
     async def exchange(self, host: str, data: bytes) -> bytes:
         """See Transport."""
+        return await self._call(host, "exchange", data)  # type: ignore[no-any-return]  # bytes by HostActor.exchange
+
+    async def hand_over(self, host: str, data: bytes) -> None:
+        """Give a host what another one knows of shards that move to it.
+
+        Raises:
+            HostGone: It cannot be reached; whether it got it is not known.
+        """
+        await self._call(host, "hand_over", data)
+
+    async def _call(self, host: str, method: str, data: bytes) -> Any:  # noqa: ANN401 - what the method returns
         handle = self._handles.get(host)
         if handle is None:
             handle = self._handles[host] = await find_actor(host)
         try:
-            return await handle.exchange.remote(data)  # type: ignore[no-any-return]  # bytes by HostActor.exchange
+            return await getattr(handle, method).remote(data)
         except RayError as error:
             if isinstance(error, RayActorError):
                 self._handles.pop(host, None)

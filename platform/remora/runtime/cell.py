@@ -437,6 +437,8 @@ class Cell:
             return
         self._abandon_task()
         self.phase = step(self.phase, Phase.BACKOFF if after_s > 0 else Phase.RECOVERING)
+        if not self.shard.accepting:
+            return  # it is read back by its next host
         if after_s > 0:
             self.host.loop.call_later(after_s, self._recover_after_backoff)
         else:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -40,6 +40,7 @@ from remora.runtime.calls import TurnCalls, cycle_message
 from remora.runtime.cell import Cell, Item
 from remora.runtime.committer import Commit, Committer, Sink
 from remora.runtime.deadlock import Deadlocks, waits_of
+from remora.runtime.handoff import HandOff, HandOver
 from remora.runtime.incarnation import PATIENCE_MAX_S, PATIENCE_MIN_S, Incarnations
 from remora.runtime.lease import Lease
 from remora.runtime.outbox import Outbox
@@ -75,16 +76,17 @@ class Host:
         seed: Seeds the jitter of backoffs.
         on_fenced: Called when the store refused this host's incarnation: it owns nothing any more.
         on_reincarnated: Called after the host took a new incarnation.
+        hand_over: Reaches other hosts, for moves with warm state; without it the next owner reads the journal.
     """
 
     clock_skew_ms = 250
     """By how much the clocks of clients and hosts may differ, in milliseconds: what is sent again and was made up to
     that much after the oldest command still remembered is refused too, since it may have been forgotten."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a host needs of the world around it
         self, app: App, store: Store, clock: Clock, row: HostRow, client: Client, *, seed: int = 0,
         on_fenced: Callable[[], None] | None = None,
-        on_reincarnated: Callable[[], Awaitable[None]] | None = None,
+        on_reincarnated: Callable[[], Awaitable[None]] | None = None, hand_over: HandOver | None = None,
     ) -> None:  # fmt: skip
         self.app = app
         self.store = store
@@ -100,6 +102,7 @@ class Host:
         self.incarnations = Incarnations(self, on_fenced, on_reincarnated)
         self.ownership = Ownership(self)
         self.shards = self.ownership.shards
+        self.handoff = HandOff(self, hand_over)
         self.cells: dict[str, Cell] = {}
         self.held: deque[Item] = deque()
         """Commands kept back while the outbox is full, in the order they came."""
@@ -211,6 +214,7 @@ class Host:
             except Exception:  # one round that fails must not be the last
                 self.log.exception("a round of housekeeping failed")
             now_s = self.clock.monotonic_s()
+            self.handoff.tidy(now_s)
             for name in [name for name, s in self._sessions.items() if now_s - s.last_used_s > SESSION_IDLE_S]:
                 del self._sessions[name]
 
@@ -220,9 +224,13 @@ class Host:
         """Begin to serve shards: see ``Ownership.own``."""
         await self.ownership.own(incarnation, shards)
 
-    async def release(self, names: Iterable[str]) -> None:
+    async def release(self, targets: Mapping[str, str]) -> None:
         """Stop serving shards: see ``Ownership.release``."""
-        await self.ownership.release(names)
+        await self.ownership.release(targets)
+
+    def take(self, data: bytes) -> None:
+        """Keep what another host sends of shards that it lets go: see ``HandOff.take``."""
+        self.handoff.take(data)
 
     # -- commands ------------------------------------------------------------------------------------
 
@@ -230,14 +238,19 @@ class Host:
         """Take a batch of a client session, return answers that are ready, waiting for the first."""
         batch = decode_batch(data)
         now_s = self.clock.monotonic_s()
-        session = self._sessions.get(batch.session)
-        if session is None:
-            session = self._sessions[batch.session] = Session()
-        session.last_used_s = now_s
+        session = self.session(batch.session, now_s)
         self.commands += len(batch.asks)
         for ask in batch.asks:
             self.dispatch(ask, session, now_s + ask.ttl_s)
         return await session.collect(self.settings.poll_s)
+
+    def session(self, name: str, now_s: float) -> Session:
+        """Return this host's side of a client session."""
+        session = self._sessions.get(name)
+        if session is None:
+            session = self._sessions[name] = Session(name)
+        session.last_used_s = now_s
+        return session
 
     def dispatch(self, ask: Ask, sink: Sink, deadline_s: float) -> None:
         """Give an ask to its entity, activating it if needed; refusals are answered at once."""
@@ -308,9 +321,17 @@ class Host:
             key = entity_key(ask.type, ask.id)
             self._admit(ask, sink, deadline_s, key, self.cells.get(key))
 
+    def activation(self, shard: Shard, key: str) -> Cell | None:
+        """Return an entity's activation, which begins now if there is none; None if the app does not have its type."""
+        kind, _, ident = key.partition("/")
+        spec = self.app.specs.get(kind)
+        return None if spec is None else self.cells.get(key) or self._activate(spec, shard, ident, key)
+
     def _activate(self, spec: EntitySpec, shard: Shard, entity_id: str, key: str) -> Cell:
         cell = self.cells[key] = Cell(self, shard, spec, entity_id, key)
         cell.last_used_s = self.clock.monotonic_s()
+        if shard.images and self.handoff.open(cell):
+            return cell
         if spec.durable:
             self.recovery.add(cell)
         else:
@@ -404,6 +425,8 @@ class Host:
             "entries": self.committer.rows,
             "commit_busy_s": round(self.committer.busy_s, 3),
             "recovered": self.recovery.count,
+            "sent_warm": self.handoff.sent,
+            "opened_warm": self.handoff.opened,
             "deadlocks": self.deadlocks.found,
             "blocked": self.watchdog.blocked,
             "outbox": self.outbox.pending,

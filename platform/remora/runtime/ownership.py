@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from remora.errors import Fenced, HostGone, NotOwner
+from remora.lifecycle import Phase
 from remora.runtime.shard import Shard
 from remora.sharding.table import ShardRow
 
 if TYPE_CHECKING:
     from remora.runtime.cell import Cell
+    from remora.runtime.handoff import Passenger
     from remora.runtime.host import Host
 
 
@@ -47,7 +49,8 @@ class Ownership:
         if not self._let_go.isdisjoint(owned):
             rows = (await host.patiently(host.store.read_table)).shards
             owned.update((name, rows[name]) for name in self._let_go.intersection(owned))
-        fresh = []
+        fresh: list[str] = []
+        travelled: list[tuple[Shard, list[Passenger]]] = []
         for name, row in owned.items():
             held = self.shards.get(name)
             if row.owner not in lives or (held is not None and not held.accepting):
@@ -57,15 +60,23 @@ class Ownership:
                 continue
             if held is not None:  # held under an epoch that has ended: somebody else may have owned it since
                 self.leave(held.cells(), "The shard was owned by another host in between.")
-            self.shards[name] = Shard(host, name, epoch)
+            shard = self.shards[name] = Shard(host, name, epoch)
             fresh.append(name)
+            travelled.append((shard, host.handoff.settle(shard, row.epoch)))
         if fresh:
             host.spawn(host.outbox.take_over(fresh))
+        for shard, passengers in travelled:
+            host.handoff.resume(shard, passengers)
 
-    async def release(self, names: Iterable[str]) -> None:
-        """Stop serving shards: running handlers end (bounded), all is flushed, the store is told."""
+    async def release(self, targets: Mapping[str, str]) -> None:
+        """Stop serving shards: running handlers end (bounded), all is flushed, what is known travels, the store is told.
+
+        Args:
+            targets: Shard → name of the host that is to get it, so that it gets what this one knows;
+                empty if none is chosen, and its next owner reads the journal.
+        """
         # Once begun it is finished, whatever becomes of who asked: a shard that is half given up serves nobody.
-        task = self._host.spawn(self._release(list(names)))
+        task = self._host.spawn(self._release(targets))
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -74,19 +85,25 @@ class Ownership:
             msg = f"{self._host.name} is gone."
             raise HostGone(msg) from None
 
-    async def _release(self, wanted: list[str]) -> None:
-        host = self._host
+    async def _release(self, targets: Mapping[str, str]) -> None:
+        host, wanted = self._host, list(targets)
         self._let_go.update(wanted)
-        leaving = [self.shards[name] for name in wanted if name in self.shards]
+        leaving: dict[Shard, list[Cell]] = {self.shards[name]: [] for name in wanted if name in self.shards}
         for shard in leaving:
             shard.accepting = False
-        gone = set(leaving)
-        cells = [cell for cell in host.cells.values() if cell.shard in gone]
-        tasks = [cell.task for cell in cells if cell.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=host.settings.hand_off_s)
-        self.leave(cells, "The shard moves to another host.")
+        for cell in host.cells.values():
+            if cell.shard in leaving:
+                leaving[cell.shard].append(cell)
+        cells = [cell for cells in leaving.values() for cell in cells]
+        host.handoff.stop(cells)
+        await host.handoff.running_end(cells, leaving.keys())
+        host.handoff.stop(cells)  # those that were read back meanwhile
         await host.committer.flush()
+        await host.handoff.send(leaving, targets)
+        unwritten = any(cell.commit is not None and not cell.commit.done for cell in cells)
+        self.leave(cells, "The shard moves to another host.")
+        if unwritten:  # by a handler that began late, and stayed behind
+            await host.committer.flush()
         host.outbox.drop(shard.key for shard in leaving)
         # Until the store knows, nobody else may take them, and this host serves them no more: it has to get through.
         steady = host.incarnations.steady
@@ -108,6 +125,11 @@ class Ownership:
         """Let activations go: who waits for them is told to ask the owner."""
         error = NotOwner(reason)
         for cell in cells:
-            cell.leave(error)
-            if self._host.cells.get(cell.key) is cell:
-                del self._host.cells[cell.key]
+            if cell.phase is not Phase.GONE:
+                cell.leave(error)
+                self.forget(cell)
+
+    def forget(self, cell: Cell) -> None:
+        """Take an activation that is gone out of memory."""
+        if self._host.cells.get(cell.key) is cell:
+            del self._host.cells[cell.key]

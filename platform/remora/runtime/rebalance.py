@@ -134,7 +134,7 @@ class Rebalance:
         if row is None or (owned and not row.dedicated):
             return
         if owned:
-            await registry.hosts.release(row, dict.fromkeys(owned))
+            await registry.hosts.release(row, dict.fromkeys(owned, ""))
         await registry.retire(number)
 
     async def drain(self, numbers: list[int]) -> list[str]:

@@ -54,8 +54,8 @@ class Hosts(Protocol):
         """Tell a host which shards it owns now."""
         ...
 
-    async def release(self, host: HostRow, shards: Mapping[str, HostRow | None]) -> None:
-        """Have a host give up shards to other hosts, as far as known; returns when the store knows."""
+    async def release(self, host: HostRow, targets: Mapping[str, str]) -> None:
+        """Have a host give up shards (→ name of the host that gets each); returns when the store knows."""
         ...
 
     async def replace(self, host: HostRow) -> None:
@@ -433,22 +433,28 @@ class Registry:
             if host is None:
                 continue
             targets = {name: move.target for name, move in moves.items() if move.source == source}
-            self.rebalance.under_way |= {name: moves[name] for name in targets}
-            try:
-                # Not under the lock: a host that is slow to let go must not hold up the failover of another.
-                await self.hosts.release(
-                    host, {name: self._table.hosts.get(target) for name, target in targets.items()}
-                )
-            except RemoraError as error:
-                self.detection.suspect(source, f"it could not be asked to let go of shards: {error.message}")
-                raise
-            finally:
-                for name in targets:
-                    self.rebalance.under_way.pop(name, None)
-                async with self._lock:
-                    await self._change(partial(decisions.settled, layout=self.layout, targets=targets))
-            self.rebalance.moved += len(targets)
+            # Few at a time: nobody serves them between the first that is let go and the last that is taken.
+            for first in range(0, len(targets), self.settings.hand_off_shards):
+                await self._hand_over(host, dict(list(targets.items())[first : first + self.settings.hand_off_shards]))
             self._log.info("moved %d shards from %s", len(targets), host.name)
+
+    async def _hand_over(self, host: HostRow, targets: Mapping[str, int]) -> None:
+        hosts = self._table.hosts
+        names = {name: hosts[target].name if target in hosts else "" for name, target in targets.items()}
+        moves = {name: Move(host.incarnation, target) for name, target in targets.items()}
+        self.rebalance.under_way |= moves
+        try:
+            # Not under the lock: a host that is slow to let go must not hold up the failover of another.
+            await self.hosts.release(host, names)
+        except RemoraError as error:
+            self.detection.suspect(host.incarnation, f"it could not be asked to let go of shards: {error.message}")
+            raise
+        finally:
+            for name in moves:
+                self.rebalance.under_way.pop(name, None)
+            async with self._lock:
+                await self._change(partial(decisions.settled, layout=self.layout, targets=targets))
+        self.rebalance.moved += len(targets)
 
     async def drain(self, what: str) -> dict[str, Any]:
         """Empty a node's hosts, or one host, and let them go; the node gets no hosts until ``undrain``.

@@ -12,11 +12,15 @@ class Session:
 
     At most one call of a session is kept waiting: a newer one releases it, so that a client with
     something new to say always finds a free call.
+
+    Args:
+        name: The client session's.
     """
 
-    __slots__ = ("_loop", "_parked", "_ready", "last_used_s")
+    __slots__ = ("_loop", "_parked", "_ready", "last_used_s", "name")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self._loop = asyncio.get_running_loop()
         self._ready: list[Answer] = []
         self._parked: asyncio.Future[None] | None = None

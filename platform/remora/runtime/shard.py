@@ -18,7 +18,7 @@ class Shard:
         epoch: Counts its owners; rises with each.
     """
 
-    __slots__ = ("accepting", "commands", "epoch", "host", "key", "passivating")
+    __slots__ = ("accepting", "commands", "epoch", "host", "images", "key", "passivating")
 
     def __init__(self, host: Host, key: str, epoch: int) -> None:
         self.host = host
@@ -29,6 +29,8 @@ class Shard:
         """Commands and queries taken so far: what the load of a shard is measured by."""
         self.passivating: list[Cell] = []
         """Cells that asked to leave memory."""
+        self.images: dict[str, tuple[float, bytes]] = {}
+        """What came with the shard of entities that nobody has asked for yet: (last used in seconds, image)."""
 
     def cells(self) -> list[Cell]:
         """Return its activations."""

@@ -26,7 +26,7 @@ def test_the_deployment_is_called_gateway_and_takes_many_requests_at_once() -> N
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"hosts": 0}, "hosts: Input should be greater"),
+        ({"hosts": -1}, "hosts: Input should be greater"),
         ({"hosts": "2"}, "hosts: Input should be a valid integer"),
         ({"store": ""}, "store: String should have at least 1"),
         ({"shards": 64}, "shards: Extra inputs"),
