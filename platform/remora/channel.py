@@ -15,6 +15,7 @@ from typing import Protocol
 
 from remora.errors import HostGone, RemoraError
 from remora.messages import Ask, Batch, decode_answers, encode
+from remora.why import Glance
 
 HOLD_BELOW = 64
 HOLD_MAX_S = 0.02
@@ -32,6 +33,14 @@ class Transport(Protocol):
 
         Raises:
             HostGone: The host died or cannot be reached; the outcome is unknown.
+        """
+        ...
+
+    async def glance(self, host: str) -> Glance:
+        """Return what keeps a host's event loop, asked of another thread of its process.
+
+        Raises:
+            HostGone: The host died or cannot be reached.
         """
         ...
 

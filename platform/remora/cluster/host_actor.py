@@ -20,10 +20,17 @@ from remora.process import machine_identity, started_s
 from remora.runtime.host import Host
 from remora.sharding.table import HostRow
 from remora.storage.open import open_store
+from remora.why import Glance
 
 SWITCH_INTERVAL_S = 0.001
 """How long the loop may keep the interpreter lock from the commit thread (Python's default is 5 ms,
 a whole commit's worth)."""
+
+
+BESIDE = "beside"
+"""Ray concurrency group of what is answered while a handler keeps the host's own event loop."""
+BESIDE_CALLS_MAX = 16
+"""Such calls at once."""
 
 
 class HostActor:
@@ -81,6 +88,11 @@ class HostActor:
     async def exchange(self, data: bytes) -> bytes:
         """Take a batch of commands, return answers that are ready."""
         return await self._running().exchange(data)
+
+    @ray.method(concurrency_group=BESIDE)  # type: ignore[untyped-decorator]  # Ray's
+    async def glance(self) -> Glance:
+        """Return what keeps the event loop. Ray runs this in a loop and thread of its own, so it is answered then too."""
+        return Glance() if self._host is None else self._host.watchdog.glance()
 
     async def own(self, incarnation: int, shards: dict[str, int]) -> None:
         """Serve these shards of that incarnation from now on."""

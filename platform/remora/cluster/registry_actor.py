@@ -18,11 +18,12 @@ from ray.util import list_named_actors
 
 from remora.app import App, load_app
 from remora.clock import SystemClock
-from remora.cluster.host_actor import HostActor
+from remora.cluster.host_actor import BESIDE, BESIDE_CALLS_MAX, HostActor
 from remora.cluster.names import NAMESPACE, entity_name, host_name, host_prefix, slot_of
 from remora.cluster.transport import Handle, find_actor, ours
 from remora.errors import HostGone, StoreMismatch
 from remora.process import machine_identity, started_s
+from remora.runtime import registry_status
 from remora.runtime.admission import admit
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow, encode_table
@@ -98,7 +99,8 @@ class RayHosts:
         return await self._create(name, "", options)
 
     async def _create(self, name: str, dedicated: str, options: dict[str, Any]) -> HostRow:
-        actor = ray.remote(HostActor).options(
+        remote: Any = ray.remote  # its types know nothing of concurrency groups
+        actor = remote(concurrency_groups={BESIDE: BESIDE_CALLS_MAX})(HostActor).options(
             name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_task_retries=0,
             max_concurrency=10_000, enable_task_events=False, **options,
         )  # fmt: skip
@@ -299,6 +301,10 @@ class RegistryActor:
         """Place a dedicated entity."""
         await (await self._ready()).place(key)
         return b""
+
+    async def about(self, shard: str) -> dict[str, Any]:
+        """Return what is known of a shard and its owner."""
+        return registry_status.about(await self._ready(), shard)
 
     async def refresh(self) -> None:
         """Read the table again after a host took a new incarnation."""

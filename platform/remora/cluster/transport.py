@@ -11,6 +11,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from remora.cluster.names import NAMESPACE, registry_name
 from remora.errors import HostGone, RemoraError, Unavailable
 from remora.sharding.table import Table, decode_table
+from remora.why import Glance
 
 Handle = Any
 """A Ray actor handle: it has the methods of its actor, which Ray's types do not say."""
@@ -54,6 +55,16 @@ class RayTransport:
                 self._handles.pop(host, None)
             raise ours(error, host) from error
 
+    async def glance(self, host: str) -> Glance:
+        """See Transport."""
+        handle = self._handles.get(host)
+        if handle is None:
+            handle = self._handles[host] = await find_actor(host)
+        try:
+            return await handle.glance.remote()  # type: ignore[no-any-return]  # by HostActor.glance
+        except RayError as error:
+            raise ours(error, host) from error
+
 
 async def find_actor(name: str) -> Handle:
     """Return the handle of a named actor.
@@ -84,11 +95,15 @@ class RayDirectory:
         """See Directory."""
         await self._call("place", key)
 
-    async def _call(self, method: str, *args: object) -> bytes:
+    async def about(self, shard: str) -> dict[str, Any]:
+        """See Directory."""
+        return await self._call("about", shard)  # type: ignore[no-any-return]  # by RegistryActor.about
+
+    async def _call(self, method: str, *args: object) -> Any:  # noqa: ANN401 - what that method returns
         if self._handle is None:
             self._handle = await find_actor(self._name)
         try:
-            return await getattr(self._handle, method).remote(*args)  # type: ignore[no-any-return]  # bytes by RegistryActor
+            return await getattr(self._handle, method).remote(*args)
         except RayActorError as error:
             self._handle = None
             msg = f"The registry {self._name} restarts."

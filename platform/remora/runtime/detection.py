@@ -34,6 +34,8 @@ class Detection:
         self.watch = Watch()
         self.acting = False
         """Whether this registry leads: one that stands by looks, so as to know when it takes over, and does nothing."""
+        self.store_away_since_s: float | None = None
+        """Since when leases cannot be read."""
         self._ending: set[int] = set()
         """Hosts whose shards are being given to others."""
         self._log = logging.getLogger("remora.registry")
@@ -46,6 +48,9 @@ class Detection:
                 await self.look()
             except StoreUnavailable as error:
                 self._log.warning("leases cannot be read: %s", error)
+                self.store_away_since_s = self.store_away_since_s or self._registry.clock.monotonic_s()
+            else:
+                self.store_away_since_s = None
 
     async def look(self) -> None:
         """Read all leases, and end hosts whose lease is over.

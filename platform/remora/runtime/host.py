@@ -109,6 +109,8 @@ class Host:
         self._closed = False
         self.outage = b""
         """While the store takes nothing, the error that new commands get; empty otherwise."""
+        self.outage_since_s: float | None = None
+        """Since when that is so."""
         self._calls = TurnCalls(self)
         settings = app.settings
         self.running = Running()
@@ -279,12 +281,12 @@ class Host:
             raise CallCycle(cycle_message((*ask.chain, key)), entity=key)
         name = self.shard_name(key)
         shard = self.shards.get(name)
-        if shard is None or not shard.accepting:
+        if shard is None or not (shard.accepting or ask.method == "$why"):
             msg = f"{self.name} does not own shard {name} of {key}."
             raise NotOwner(msg, entity=key)
         check_entity_id(ask.id, ask.type)
         if ask.method == "$why":
-            sink.answer(ask.n, VALUE, _json(inspection.why(self, key, cell)))
+            self.spawn(inspection.why(self, shard, spec, key, ask, sink))
         elif ask.method == "$waits":
             sink.answer(ask.n, VALUE, _json(waits_of(cell)))
         elif ask.method == "$events":

@@ -79,7 +79,7 @@ class Ownership:
         self._let_go.update(wanted)
         leaving = [self.shards[name] for name in wanted if name in self.shards]
         for shard in leaving:
-            shard.accepting = False
+            shard.accepting, shard.leaving_since_s = False, host.clock.monotonic_s()
         gone = set(leaving)
         cells = [cell for cell in host.cells.values() if cell.shard in gone]
         tasks = [cell.task for cell in cells if cell.task is not None]
