@@ -379,10 +379,10 @@ class Client:
                 self.session,
                 host.name,
                 self._transport,
-                batch_max=self.settings.channel_batch_max,
-                calls_max=self.settings.channel_calls_max,
+                self.settings,
                 on_answer=self._answered,
                 on_broken=self._broken,
+                on_late=self._late,
             )
         pending.channel = channel
         channel.submit(pending)
@@ -418,6 +418,14 @@ class Client:
         for sending in sendings:
             sending.ask.flags &= ~FIRST  # whatever the error: how far it came is not known
             self._refused(cast("Pending", sending), error)
+
+    def _late(self, sendings: list[Sending]) -> list[Sending]:
+        """Return what is still wanted of asks that waited for credits, each with the time it has left."""
+        wanted = [sending for sending in sendings if sending.n in self._open]
+        now_s = self._clock.monotonic_s()
+        for sending in wanted:
+            sending.ask.ttl_s = max(cast("Pending", sending).deadline_s - now_s, 0.001)
+        return wanted
 
     def _refused(self, pending: Pending, error: RemoraError) -> None:
         if pending.n not in self._open:

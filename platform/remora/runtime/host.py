@@ -36,6 +36,7 @@ from remora.journal import Store
 from remora.lifecycle import Phase, step
 from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
 from remora.runtime import inspection
+from remora.runtime.backpressure import Backpressure
 from remora.runtime.calls import TurnCalls, cycle_message
 from remora.runtime.cell import Cell, Item
 from remora.runtime.committer import Commit, Committer, Sink
@@ -111,6 +112,8 @@ class Host:
         """While the store takes nothing, the error that new commands get; empty otherwise."""
         self.outage_since_s: float | None = None
         """Since when that is so."""
+        self.pressed = False
+        """Whether some new work is refused because the host as a whole has too much to do."""
         self._calls = TurnCalls(self)
         settings = app.settings
         self.running = Running()
@@ -125,6 +128,7 @@ class Host:
         self.recovery = Recovery(self, settings.recoveries_max)
         self.outbox = Outbox(self, client)
         self.reminders = Reminders(self)
+        self.backpressure = Backpressure(self)
         self.deadlocks = Deadlocks(self)
         self.lease = Lease(
             lambda at_s: store.renew(self.incarnation, at_s), clock, settings.lease_ttl_s, settings.lease_margin_s
@@ -139,6 +143,7 @@ class Host:
         self.watchdog.start()
         self.spawn(self._housekeeping())
         self.spawn(self.reminders.run())
+        self.spawn(self.backpressure.run())
         return self.row
 
     async def close(self) -> None:
@@ -239,7 +244,7 @@ class Host:
         self.commands += len(batch.asks)
         for ask in batch.asks:
             self.dispatch(ask, session, now_s + ask.ttl_s)
-        return await session.collect(self.settings.poll_s)
+        return await session.collect(self.settings.poll_s, self.backpressure)
 
     def dispatch(self, ask: Ask, sink: Sink, deadline_s: float) -> None:
         """Give an ask to its entity, activating it if needed; refusals are answered at once."""
@@ -250,6 +255,8 @@ class Host:
             return
         # A call by a handler is part of work taken already: what the outbox waits for may wait for it.
         new = not ask.flags & ADMITTED and not ask.chain and ask.method[:1] != "$"
+        if self.pressed and new and self.backpressure.refuses(ask, sink, key, cell):
+            return
         if new and (self.held or self.outbox.full):
             self._hold(ask, sink, deadline_s)
             return

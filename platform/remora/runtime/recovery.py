@@ -55,6 +55,11 @@ class Recovery:
         """Return how many cells are read back before this one, and one more; 0 if it is being read."""
         return next((place for place, waiting in enumerate(self._waiting, 1) if waiting is cell), 0)
 
+    @property
+    def oldest_s(self) -> float | None:
+        """Since when the one that has waited longest waits for its turn; None if none does."""
+        return (self._waiting[0].busy_since_s or self._waiting[0].last_used_s) if self._waiting else None
+
     async def close(self) -> None:
         """Stop reading."""
         if self._task is not None:
