@@ -40,6 +40,7 @@ from remora.local import local
 from remora.options import EntityOptions
 from remora.settings import Settings
 from remora.supervision import Directive, Rule
+from remora.why import Why
 
 __version__ = "0.1.0"
 
@@ -82,6 +83,7 @@ __all__ = [
     "UnknownCommand",
     "UnknownEntity",
     "Verdict",
+    "Why",
     "command",
     "connect",
     "local",

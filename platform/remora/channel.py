@@ -14,7 +14,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from remora.errors import HostGone, RemoraError
-from remora.messages import Ask, Batch, decode_answers, encode
+from remora.messages import CREDITS, Ask, Batch, decode_answers, encode
+from remora.settings import Settings
+from remora.why import Glance
 
 HOLD_BELOW = 64
 HOLD_MAX_S = 0.02
@@ -35,6 +37,14 @@ class Transport(Protocol):
         """
         ...
 
+    async def glance(self, host: str) -> Glance:
+        """Return what keeps a host's event loop, asked of another thread of its process.
+
+        Raises:
+            HostGone: The host died or cannot be reached.
+        """
+        ...
+
 
 class Sending(Protocol):
     """What a channel needs of something under way."""
@@ -50,10 +60,11 @@ class Channel:
         session: Names the client; answers are kept per session.
         host: Name of the host.
         transport: Reaches it.
-        batch_max: Asks per call.
-        calls_max: Calls under way at once.
+        settings: Bounds: asks per call, calls under way at once, and asks under way at once until the host
+            grants more or less; what is more waits here.
         on_answer: Called with each (thing sent, verdict, payload).
         on_broken: Called with all that was under way when the host could not be reached.
+        on_late: Called with what has waited for credits before it leaves; returns what still is to leave.
     """
 
     def __init__(
@@ -61,22 +72,27 @@ class Channel:
         session: str,
         host: str,
         transport: Transport,
+        settings: Settings,
         *,
-        batch_max: int,
-        calls_max: int,
         on_answer: Callable[[Sending, int, bytes], None],
         on_broken: Callable[[list[Sending], RemoraError], None],
+        on_late: Callable[[list[Sending]], list[Sending]],
     ) -> None:
         self.host = host
         self._session = session
         self._transport = transport
-        self._batch_max = batch_max
-        self._calls_max = calls_max
+        self._batch_max = settings.channel_batch_max
+        self._calls_max = settings.channel_calls_max
         self._on_answer = on_answer
         self._on_broken = on_broken
+        self._on_late = on_late
         self._queue: deque[Sending] = deque()
         self._in_flight: dict[int, Sending] = {}
         self._calls: set[asyncio.Task[None]] = set()
+        self._credits = settings.channel_credits
+        """How many asks the host lets this session have under way."""
+        self._starved = False
+        """Whether what is queued waits, or has waited, for credits: it may have been given up meanwhile."""
         self._scheduled = False
         self._left_s = 0.0
         """When the last call left."""
@@ -86,6 +102,9 @@ class Channel:
 
     def submit(self, sending: Sending) -> None:
         """Queue something; it leaves at the end of this turn of the loop."""
+        if self._starved and _needs_no_credit(sending.ask):
+            self._send([sending])
+            return
         self._queue.append(sending)
         if not self._scheduled:
             self._scheduled = True
@@ -93,13 +112,16 @@ class Channel:
 
     def forget(self, n: int) -> None:
         """Stop expecting an answer."""
-        self._in_flight.pop(n, None)
+        if self._in_flight.pop(n, None) is not None and self._starved and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
 
     def take_all(self) -> list[Sending]:
         """Give up everything queued or under way and return it, in order."""
         taken = [*self._in_flight.values(), *self._queue]
         self._in_flight.clear()
         self._queue.clear()
+        self._starved = False
         return taken
 
     def in_flight(self) -> list[Sending]:
@@ -117,12 +139,33 @@ class Channel:
         while self._queue and len(self._calls) < self._calls_max:
             if self._calls and len(self._queue) < HOLD_BELOW and not self._held_long_enough():
                 return
+            room = self._credits - len(self._in_flight)
+            if room <= 0:
+                self._starve()
+                return
             self._left_s = self._loop.time()
-            count = min(len(self._queue), self._batch_max)
+            count = min(len(self._queue), self._batch_max, room)
             sendings = [self._queue.popleft() for _ in range(count)]
-            for sending in sendings:
-                self._in_flight[sending.n] = sending
-            self._call([sending.ask for sending in sendings])
+            if self._starved:
+                sendings, self._starved = self._on_late(sendings), bool(self._queue)
+            if sendings:
+                self._send(sendings)
+
+    def _send(self, sendings: list[Sending]) -> None:
+        for sending in sendings:
+            self._in_flight[sending.n] = sending
+        self._call([sending.ask for sending in sendings])
+
+    def _starve(self) -> None:
+        """All credits are used: what is queued waits for answers, but for what those answers may wait for."""
+        if not self._starved:
+            self._starved = True
+            urgent = [sending for sending in self._queue if _needs_no_credit(sending.ask)]
+            if urgent:
+                self._queue = deque(sending for sending in self._queue if not _needs_no_credit(sending.ask))
+                self._send(urgent)
+        if not self._calls:
+            self._call([])  # the answers that make room are to be listened for
 
     def _held_long_enough(self) -> bool:
         """Return whether what is queued need not wait for company; if it is to, look again then."""
@@ -162,3 +205,10 @@ class Channel:
             sending = self._in_flight.pop(n, None)
             if sending is not None:
                 self._on_answer(sending, verdict, payload)
+            elif verdict == CREDITS:
+                self._credits = int(payload)
+
+
+def _needs_no_credit(ask: Ask) -> bool:
+    """Whether to send an ask however much is under way: a handler's call, or a question about an entity."""
+    return bool(ask.chain) or ask.method[:1] == "$"

@@ -34,11 +34,13 @@ from remora.errors import (
     decode_error,
 )
 from remora.ids import CommandIds, check_command_id, check_entity_id
+from remora.inquiry import Inquiry
 from remora.messages import ERROR, FIRST, REPEATED, REPEATED_ERROR, STALE, Ask
 from remora.reference import Reference
 from remora.settings import Settings
 from remora.sharding.hashing import entity_key
 from remora.sharding.table import Table
+from remora.why import ALL_S, Subject, Why
 
 if TYPE_CHECKING:
     from remora.entity import Entity
@@ -73,6 +75,10 @@ class Directory(Protocol):
 
     async def leave(self) -> None:
         """Wait for no table any more."""
+        ...
+
+    async def about(self, shard: str) -> dict[str, Any]:
+        """Return what the registry knows of a shard and its owner: ``remora.why.About`` as plain data."""
         ...
 
 
@@ -289,6 +295,33 @@ class Client:
             raise error
         return verdict, payload
 
+    async def why(self, spec: EntitySpec, entity_id: str) -> Why:
+        """Return what an entity does or waits for, within a second, also when its host does not answer.
+
+        Args:
+            spec: The entity type.
+            entity_id: A checked id.
+
+        Raises:
+            RemoraError: The question was refused for good.
+        """
+        future: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        ask = Ask(self.number(), spec.type, entity_id, "$why", b"{}", "", ALL_S, "", 0, 0, (), 0)
+        # Bounded by the inquiry; the deadline only keeps it from being swept up before.
+        pending = self.pending(spec, ask, self._clock.monotonic_s() + 2 * ALL_S, future)
+        row = self._table.shards.get(pending.shard)
+        host = None if row is None else self._table.hosts.get(row.owner)
+        name, node = ("", "") if host is None else (host.name, host.node)
+        subject = Subject(pending.entity, pending.shard, name, node, spec.durable, spec.dedicated)
+        inquiry = Inquiry(subject, self._directory, self._transport)
+        if host is None:  # sent all the same, it would start the actor of a dedicated entity
+            return await inquiry.answer(None, lambda: None)
+        try:
+            self.submit(pending)
+            return await inquiry.answer(future, lambda: pending.last_error)
+        finally:
+            self.withdraw(pending)
+
     # -- shared with the outbox ------------------------------------------------------------------
 
     def number(self) -> int:
@@ -311,7 +344,7 @@ class Client:
         Raises:
             Overloaded: Too much is under way in this client.
         """
-        if len(self._open) >= self.settings.in_flight_max:
+        if len(self._open) >= self.settings.in_flight_max and pending.ask.method[:1] != "$":
             msg = f"This client has {len(self._open)} commands under way, its bound: wait for answers before sending more."
             raise Overloaded(msg, retry_after_s=0.05)
         self._open[pending.n] = pending
@@ -353,10 +386,10 @@ class Client:
                 self.session,
                 host.name,
                 self._transport,
-                batch_max=self.settings.channel_batch_max,
-                calls_max=self.settings.channel_calls_max,
+                self.settings,
                 on_answer=self._answered,
                 on_broken=self._broken,
+                on_late=self._late,
             )
         pending.channel = channel
         channel.submit(pending)
@@ -407,6 +440,14 @@ class Client:
         self._placing.discard(task)
         if not task.cancelled():
             task.exception()  # a registry that is away looks at leases itself when it is back
+
+    def _late(self, sendings: list[Sending]) -> list[Sending]:
+        """Return what is still wanted of asks that waited for credits, each with the time it has left."""
+        wanted = [sending for sending in sendings if sending.n in self._open]
+        now_s = self._clock.monotonic_s()
+        for sending in wanted:
+            sending.ask.ttl_s = max(cast("Pending", sending).deadline_s - now_s, 0.001)
+        return wanted
 
     def _refused(self, pending: Pending, error: RemoraError) -> None:
         if pending.n not in self._open:

@@ -38,6 +38,7 @@ from remora.errors import ContractError
 from remora.ids import check_entity_id
 from remora.options import EntityOptions
 from remora.reminder import CODES, Misfire
+from remora.why import Why
 
 if TYPE_CHECKING:
     from remora.contract import HandlerSpec
@@ -204,8 +205,8 @@ class Turn:
     """(name, due in ms, period in ms or 0, misfire policy), due None cancels"""
     passivate: bool = False
     erase: bool = False
-    waits: dict[int, str] = field(default_factory=dict)
-    """Calls under way: ordinal → entity."""
+    waits: dict[int, tuple[str, float]] = field(default_factory=dict)
+    """Calls under way: ordinal → (entity, since when)."""
     broken: Exception | None = None
     """Why it was cancelled, if not for its deadline."""
     spoiled: BaseException | None = None
@@ -285,8 +286,12 @@ class Entity(Generic[S]):
         """
         raise _only_on_references(self, f"with_options({command_id=}, {deadline_s=}, {stale=})")
 
-    async def why(self) -> dict[str, Any]:
-        """On a reference: return what the entity does or waits for, and for how long."""
+    async def why(self) -> Why:
+        """On a reference: return what the entity does or waits for, and for how long.
+
+        There is an answer within a second also when the entity's host is dead, frozen or cut off:
+        then it tells what the registry knows, or without the registry what the client knows.
+        """
         raise _only_on_references(self, "why()")
 
     async def history(self, *, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:

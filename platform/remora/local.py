@@ -10,6 +10,7 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from remora.app import App
 from remora.client import Client
@@ -17,11 +18,13 @@ from remora.clock import Clock, SystemClock
 from remora.errors import HostGone, NotOwner
 from remora.journal import Store
 from remora.process import machine_identity, started_s
+from remora.runtime import registry_status
 from remora.runtime.admission import admit
 from remora.runtime.host import Host
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow, Table
 from remora.storage.open import open_store
+from remora.why import Glance
 
 _sessions = itertools.count(1)
 
@@ -120,6 +123,14 @@ class LocalPlatform:
     async def place(self, key: str) -> None:
         """See Directory."""
         await self.registry.place(key)
+
+    async def about(self, shard: str) -> dict[str, Any]:
+        """See Directory."""
+        return registry_status.about(self.registry, shard)
+
+    async def glance(self, host: str) -> Glance:
+        """See Transport; all hosts share this loop, which turns as this is called."""
+        return self.hosts[host].watchdog.glance() if host in self.hosts else Glance()
 
     async def exchange(self, host: str, data: bytes) -> bytes:
         """See Transport."""

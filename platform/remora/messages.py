@@ -17,6 +17,9 @@ REPEATED = 2
 REPEATED_ERROR = 3
 """Verdict of an answer with the recorded rejection of a command decided before."""
 
+CREDITS = 4
+"""Verdict of what answers no ask (its number is 0): how many asks the session may have under way, as decimal digits."""
+
 STALE = 1
 """Flag: answer a query from memory even when the lease is in doubt."""
 SEND = 2

@@ -34,3 +34,19 @@ def started_s(pid: int) -> float:
         return 0.0
     fields = stat.rpartition(")")[2].split()
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process has resident."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def memory_limit_bytes() -> int:
+    """Return how much memory there is for this process and all others beside it: its container's, or the machine's."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            return min(int(Path(limit).read_text(encoding="ascii")), machine)
+        except (OSError, ValueError):  # another version of cgroups, or "max"
+            continue
+    return machine

@@ -13,6 +13,7 @@ import msgspec
 from remora.contract import EntitySpec, HandlerSpec
 from remora.errors import InvalidArgument, UnknownCommand
 from remora.ids import check_command_id
+from remora.why import Why
 
 HISTORY_LIMIT_MAX = 1000
 """Events one ``history`` call returns at most."""
@@ -26,6 +27,10 @@ class Caller(Protocol):
         command_id: str | None = None, deadline_s: float | None = None, stale: bool = False,
     ) -> tuple[int, bytes]:  # fmt: skip
         """Ask and wait; see ``Client.call``."""
+        ...
+
+    async def why(self, spec: EntitySpec, entity_id: str) -> Why:
+        """Say what an entity does or waits for; see ``Client.why``."""
         ...
 
 
@@ -72,9 +77,9 @@ class Reference:
         identity = self._command_id if command_id is None else check_command_id(command_id)
         return Reference(self._caller, self._spec, self.id, identity, deadline_s or self._deadline_s, stale)
 
-    async def why(self) -> dict[str, Any]:
-        """Return what the entity does or waits for."""
-        return await self._built_in("$why", b"{}")  # type: ignore[no-any-return]  # JSON
+    async def why(self) -> Why:
+        """Return what the entity does or waits for, and for how long: within a second, whatever is dead."""
+        return await self._caller.why(self._spec, self.id)
 
     async def history(self, *, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:
         """Return recorded events in order."""

@@ -24,6 +24,18 @@ class Settings:
     """Calls to one host in flight: enough to keep it busy while others wait for commits."""
     in_flight_max: int = 8192
     """Commands one client has under way at once; more get ``Overloaded``."""
+    channel_credits: int = 4096
+    """Commands one client may have under way at one host; what is more waits in the client. Several
+    times what keeps a host busy, and few enough that one client cannot fill a host by itself. A host
+    that falls behind grants less."""
+    queue_age_max_s: float = 5.0
+    """Seconds that the oldest commit, activation or turn of the loop may be late before a host refuses
+    new work (``Overloaded``): half the default deadline, since what comes later would be answered to
+    nobody."""
+    memory_max_share: float = 0.8
+    """Share of its container's (or the machine's) memory that one host process may have resident before
+    it refuses new work: beyond that the kernel, or Ray at 0.95, kills it. Divide it by the number of hosts
+    where several share a container."""
     poll_s: float = 5.0
     """Seconds a host keeps a call open while it has nothing to answer."""
     commit_rows_max: int = 4096

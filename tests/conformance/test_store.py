@@ -3,7 +3,7 @@
 # ruff: noqa: SLF001 - tables are broken by hand
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -101,7 +101,7 @@ async def break_tables(store: SqliteStore, *names: str) -> None:
 async def test_no_error_of_the_driver_ever_escapes(sqlite: SqliteStore) -> None:
     host = await sqlite.join(HOST)
     await break_tables(sqlite, "entries", "outbox", "reminders", "shards", "meta")
-    calls = {
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
         "append": lambda: sqlite.append(host, numbers([entry("a/1", 1)])),
         "load": lambda: sqlite.load([Want("a/1", 9)]),
         "events": lambda: sqlite.events("a/1", 0, 9),
@@ -112,7 +112,7 @@ async def test_no_error_of_the_driver_ever_escapes(sqlite: SqliteStore) -> None:
         "write_table": lambda: sqlite.write_table(1, 1, [], {}),
         "release": lambda: sqlite.release(host, ["0"]),
         "reincarnate": lambda: sqlite.reincarnate(host),
-        "lead": lambda: sqlite.lead(),  # noqa: PLW0108 - of one type with the others
+        "lead": sqlite.lead,
     }
     for name, call in calls.items():
         with pytest.raises(RemoraError) as caught:

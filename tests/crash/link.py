@@ -11,6 +11,7 @@ import msgspec
 
 from remora.errors import HostGone, decode_error
 from remora.sharding.table import Table, decode_table
+from remora.why import Glance
 from tests.crash.lives import POLL_S
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -45,6 +46,14 @@ class Link:
 
     async def leave(self) -> None:
         """Nothing is waited for."""
+
+    async def about(self, shard: str) -> dict[str, Any]:
+        msg = f"{shard}: nobody here tells of shards."
+        raise HostGone(msg)
+
+    async def glance(self, host: str) -> Glance:
+        msg = f"{host}: nobody here looks beside its loop."
+        raise HostGone(msg)
 
     async def exchange(self, host: str, data: bytes) -> bytes:
         return await self.ask("exchange", host, data)

@@ -16,7 +16,7 @@ import pytest
 from remora import Client
 from remora.clock import SystemClock
 from remora.errors import RemoraError, decode_error
-from remora.messages import ERROR, REPEATED_ERROR, decode_answers, decode_batch
+from remora.messages import CREDITS, ERROR, REPEATED_ERROR, decode_answers, decode_batch
 from tests.crash.app import Ledger, app
 from tests.crash.conftest import Lives
 from tests.crash.link import Link
@@ -59,6 +59,8 @@ class Listener(Link):
             self._asked[batch.session, ask.n] = (not ask.command_id, self.late)
         answers = await super().exchange(host, data)
         for n, verdict, payload in decode_answers(answers):
+            if verdict == CREDITS:  # answers nothing
+                continue
             query, late = self._asked[batch.session, n]
             error = type(decode_error(payload)).__name__ if verdict in {ERROR, REPEATED_ERROR} else ""
             self.spoken.append(Spoken(query, late, error))

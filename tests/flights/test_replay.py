@@ -57,7 +57,7 @@ async def entries(client: remora.Client, figures: Figures) -> dict[str, int]:
     """Return how many entries each twin has made."""
     kinds: dict[str, type[Aircraft | Airport | Route]] = {"aircraft": Aircraft, "airport": Airport, "route": Route}
     return {
-        f"{kind}/{name}": (await client.ref(cls, name).why())["entries"]
+        f"{kind}/{name}": (await client.ref(cls, name).why()).entries or 0
         for kind, cls in kinds.items()
         for name in figures[kind]
     }

@@ -1,5 +1,7 @@
 """The apps the integration tests run; each test that kills something has one of its own."""
 
+import time
+
 from pydantic import BaseModel
 
 from remora import App, Durable, EntityOptions, Event, EventSourced, Settings, command, query
@@ -50,6 +52,21 @@ class Alone(Durable[Count]):
         return self.state.value
 
 
+class Hog(Durable[Count]):
+    """Keeps its host's loop without an await."""
+
+    @command
+    async def hog(self, seconds: float) -> None:
+        until_s = time.perf_counter() + seconds
+        while time.perf_counter() < until_s:
+            self.state.value += 1
+
+    @command
+    async def add(self, amount: int) -> int:
+        self.state.value += amount
+        return self.state.value
+
+
 def _app(name: str) -> App:
     return App(name, entities=[Witness, Alone])
 
@@ -66,3 +83,5 @@ fenced = _app("fenced")
 alone_killed = _app("alone-killed")
 few_shards = App("few-shards", entities=[Witness], settings=Settings(shards=16))
 unopened = _app("unopened")
+why = App("why", entities=[Witness, Alone, Hog], settings=Settings(shards=16, lease_ttl_s=6.0))
+"""Leases are long, so that a test can look at a frozen host before it is replaced."""

@@ -20,6 +20,8 @@ from remora.gateway.request import DEADLINE_S_MAX
 from remora.ids import CommandIds, check_command_id
 from remora.reference import HISTORY_LIMIT_MAX
 
+WHY_S = 2.0
+"""Longest wait for the answer to ``why``, in seconds: it comes within one, unless the gateway is away."""
 Deadline = Annotated[
     float | None,
     typer.Option("--deadline", metavar="SECONDS", help="Longest wait for the answer; else the entity type's own."),
@@ -129,14 +131,41 @@ def why(
     app: RunningApp = None,
     json_: Json = False,
 ) -> None:
-    """Say what an entity does or waits for, and for how long."""
+    """Say what an entity does or waits for, and for how long. Answers within a second, whatever is dead."""
     output = output_of(context, as_json=json_)
-    answer = _read(entity_path(type_, id_) + "/why", gateway, app, deadline)
+    answer = _read(entity_path(type_, id_) + "/why", gateway, app, WHY_S if deadline is None else deadline)
     if output.as_json:
         output.document(answer.value)
     else:
-        output.pairs(answer.value)
+        show_why(output, answer.value)
         _remark_memory(output, type_, answer)
+
+
+def show_why(output: Output, found: dict[str, Any]) -> None:
+    """Print what an entity waits for, for people: the sentence first, then what stands behind it."""
+    output.line(f"{found['entity']}: {found['state'].replace('_', ' ')}")
+    output.line(found["because"])
+    running: dict[str, Any] = found.get("running") or {}
+    about = {
+        "host": found.get("host"),
+        "node": found.get("node"),
+        "shard": found.get("shard"),
+        "told by": found.get("told_by"),
+        "recorded": found.get("entries"),
+        "waiting": found.get("mailbox"),
+        "handler": running.get("method"),
+        "command id": running.get("command_id"),
+        "called by": " → ".join(running.get("callers", ())),
+        "reason": found.get("reason"),
+    }
+    output.line("")
+    output.pairs({name: value for name, value in about.items() if value not in {None, ""}})
+    if running.get("where"):
+        output.line(running["where"].rstrip())
+    calls: list[dict[str, Any]] = found.get("calls", [])
+    if calls:
+        rows = [(call["entity"], call["method"], f"{call['for_s']:.1f} s", call["waits_for"]) for call in calls]
+        output.table(["entity", "runs", "for", "waits for"], rows)
 
 
 def release(

@@ -16,6 +16,7 @@ from remora.cli.entities import call, events, release, state, why
 from remora.cli.exits import WrongUsage
 from remora.cli.options import Json, output_of
 from remora.cli.output import Output
+from remora.cli.placement import drain, rebalance, shards, undrain
 from remora.cli.schema import accept, check, write
 from remora.cli.status import status
 from remora.cli.up import up
@@ -40,7 +41,7 @@ def _register(panel: str, *commands: Callable[..., None], **settings: bool) -> N
         app.command(rich_help_panel=panel, epilog=exits.HELP, context_settings=settings)(command)
 
 
-_register("The platform", up, down, status)
+_register("The platform", up, down, status, shards, drain, undrain, rebalance)
 _register("Entities", call, ignore_unknown_options=True)  # they are the method's arguments
 _register("Entities", state, events, why, release)
 

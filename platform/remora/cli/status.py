@@ -9,6 +9,7 @@ import typer
 
 from remora.cli.options import AppName, Json, output_of
 from remora.cli.output import Output
+from remora.why import how_long
 
 _COUNTERS = ("live", "commands", "commits", "recovered", "outbox", "error")
 """What a host counts, or why it did not tell; see ``Host.status``."""
@@ -38,7 +39,8 @@ def show_status(output: Output, found: Mapping[str, Any]) -> None:
     hosts: list[dict[str, Any]] = [told.get(host["name"], {}) | host for host in found.get("hosts", [])]
     outbox: dict[str, Any] = found.get("outbox", {})
     counters = [name for name in _COUNTERS if any(name in host for host in hosts)]
-    columns = ["name", "node", "pid", "incarnation", "shards", *counters]
+    states = ["state"] if any("state" in host for host in hosts) else []
+    columns = ["name", *states, "node", "pid", "incarnation", "shards", *counters]
     rows = [[host.get(column) for column in columns] for host in hosts]
     output.table(columns, rows, title=f"app {found.get('app', '')}")
     parked: list[dict[str, Any]] = found.get("parked", [])
@@ -48,6 +50,7 @@ def show_status(output: Output, found: Mapping[str, Any]) -> None:
             [row["entity"], ", ".join(f"{s[0]}/{s[1]}.{s[2]}" for s in row["sends"]), row["reason"]] for row in parked
         ]
         output.table(columns, sent, title="parked sends: mend the reason, then `remora release TYPE ID` of the sender")
+    show_troubles(output, found)
     about = {
         "gateway": found.get("gateway"),
         "dashboard": found.get("dashboard"),
@@ -56,5 +59,18 @@ def show_status(output: Output, found: Mapping[str, Any]) -> None:
         "shards": found.get("shards"),
         "undelivered sends": outbox.get("undelivered"),
         "parked sends": outbox.get("parked"),
+        "registry": found.get("leader"),
+        "drained nodes": ", ".join(found.get("drained", [])),
     }
     output.pairs({name: value for name, value in about.items() if value not in {None, ""}})
+
+
+def show_troubles(output: Output, found: Mapping[str, Any]) -> None:
+    """Print which hosts are gone, and which could not be started."""
+    gone: list[dict[str, Any]] = found.get("gone", [])
+    if gone:
+        rows = [(row["name"], how_long(row["for_s"]), row["because"]) for row in gone]
+        output.table(["name", "gone for", "because"], rows, title="hosts given up lately")
+    refused: dict[str, str] = found.get("refused", {})
+    if refused:
+        output.table(["slot", "because"], list(refused.items()), title="hosts that could not be started")

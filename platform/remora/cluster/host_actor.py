@@ -21,6 +21,7 @@ from remora.runtime.host import Host
 from remora.schema.describe import release_of
 from remora.sharding.table import HostRow
 from remora.storage.open import open_store
+from remora.why import Glance
 
 SWITCH_INTERVAL_S = 0.001
 """How long the loop may keep the interpreter lock from the commit thread (Python's default is 5 ms,
@@ -28,6 +29,12 @@ a whole commit's worth)."""
 
 MIN_WEIGHT = 0.1
 """What a host that was given no CPU counts in the allocation."""
+
+
+BESIDE = "beside"
+"""Ray concurrency group of what is answered while a handler keeps the host's own event loop."""
+BESIDE_CALLS_MAX = 16
+"""Such calls at once."""
 
 
 class HostActor:
@@ -94,6 +101,11 @@ class HostActor:
     async def exchange(self, data: bytes) -> bytes:
         """Take a batch of commands, return answers that are ready."""
         return await self._running().exchange(data)
+
+    @ray.method(concurrency_group=BESIDE)  # type: ignore[untyped-decorator]  # Ray's
+    async def glance(self) -> Glance:
+        """Return what keeps the event loop. Ray runs this in a loop and thread of its own, so it is answered then too."""
+        return Glance() if self._host is None else self._host.watchdog.glance()
 
     async def own(self, incarnation: int, shards: dict[str, int]) -> None:
         """Serve these shards of that incarnation from now on."""

@@ -18,7 +18,7 @@ from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from remora.app import App
-from remora.cluster.host_actor import HostActor
+from remora.cluster.host_actor import BESIDE, BESIDE_CALLS_MAX, HostActor
 from remora.cluster.names import NAMESPACE, entity_name, host_name, host_prefix, slot_of
 from remora.cluster.ray_nodes import HOST_LABEL, Node, choose, crowded, read_nodes, slots_of_nodes, usable
 from remora.cluster.transport import Handle, find_actor, first_line, ours
@@ -173,7 +173,8 @@ class RayHosts:
         return choose(nodes, list(self.registry.current.hosts.values()), wanted.resources, self._starting)
 
     async def _create(self, name: str, dedicated: str, options: dict[str, Any], group: str = "") -> HostRow:
-        actor = ray.remote(HostActor).options(
+        remote: Any = ray.remote  # its types know nothing of concurrency groups
+        actor = remote(concurrency_groups={BESIDE: BESIDE_CALLS_MAX})(HostActor).options(
             name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_task_retries=0,
             max_concurrency=10_000, enable_task_events=False, **options,
         )  # fmt: skip

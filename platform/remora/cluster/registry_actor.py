@@ -255,6 +255,10 @@ class RegistryActor:
         """Take note that a client got no answer from a host."""
         await (await self._leading()).suspect(host)
 
+    async def about(self, shard: str) -> dict[str, Any]:
+        """Return what is known of a shard and its owner."""
+        return registry_status.about(await self._leading(), shard)
+
     async def refresh(self) -> None:
         """Read the table again after a host took a new incarnation."""
         await (await self._leading()).refresh()

@@ -11,6 +11,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from remora.cluster.names import NAMESPACE, registry_names
 from remora.errors import HostGone, NotLeader, RemoraError, Unavailable
 from remora.sharding.table import Table, decode_table
+from remora.why import Glance
 
 Handle = Any
 """A Ray actor handle: it has the methods of its actor, which Ray's types do not say."""
@@ -69,6 +70,16 @@ class RayTransport:
         except RayError as error:
             if isinstance(error, RayActorError):
                 self._handles.pop(host, None)
+            raise ours(error, host) from error
+
+    async def glance(self, host: str) -> Glance:
+        """See Transport."""
+        handle = self._handles.get(host)
+        if handle is None:
+            handle = self._handles[host] = await find_actor(host)
+        try:
+            return await handle.glance.remote()  # type: ignore[no-any-return]  # by HostActor.glance
+        except RayError as error:
             raise ours(error, host) from error
 
 
@@ -142,6 +153,10 @@ class RayDirectory:
     async def place(self, key: str) -> None:
         """See Directory."""
         await self.ask("place", key, within_s=PLACE_S)
+
+    async def about(self, shard: str) -> dict[str, Any]:
+        """See Directory."""
+        return await self.ask("about", shard)  # type: ignore[no-any-return]  # by RegistryActor.about
 
     async def suspect(self, host: str) -> None:
         """See Directory."""

@@ -46,6 +46,7 @@ from remora.gateway.request import (
 from remora.messages import REPEATED
 from remora.reference import HISTORY_LIMIT_MAX
 from remora.sharding.hashing import entity_key
+from remora.why import encode
 
 Connect = Callable[[], AbstractAsyncContextManager[Client]]
 """Gives the client that the gateway uses for its whole life, and closes it."""
@@ -263,8 +264,8 @@ class Gateway:
     async def _why(
         self, client: Client, routes: TypeRoutes, target: str, headers: RequestHeaders, query_string: bytes
     ) -> tuple[Headers, bytes]:
-        del query_string
-        return await self._read(client, routes, "$why", target, headers, _NO_BODY)
+        del headers, query_string
+        return [*routes.read_headers], encode(await client.why(routes.spec, target))
 
     async def _read(
         self, client: Client, routes: TypeRoutes, name: str, target: str, headers: RequestHeaders, arguments: bytes

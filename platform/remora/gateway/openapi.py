@@ -17,6 +17,7 @@ from remora.contract import EntitySpec, HandlerSpec
 from remora.gateway.problems import Problem
 from remora.ids import COMMAND_ID_BYTES_MAX, ENTITY_ID_BYTES_MAX
 from remora.reference import HISTORY_LIMIT_MAX
+from remora.why import STATES, Why
 
 Json = dict[str, Any]
 _Key = tuple[str, str]
@@ -80,7 +81,9 @@ def openapi(app: App, version: str) -> Json:
     paths: Json = {}
     for spec in app.specs.values():
         paths |= _entity_paths(spec, schemas)
-    problem_schemas = msgspec.json.schema_components([Problem], ref_template=_REFERENCE + "{name}")[1]
+    described = msgspec.json.schema_components([Problem, Why], ref_template=_REFERENCE + "{name}")[1]
+    own_schemas: Json = msgspec.json.decode(msgspec.json.encode(described))  # defaults are values of ours, not of JSON
+    own_schemas["Why"]["properties"]["state"] |= {"enum": list(STATES), "description": _states()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -92,7 +95,7 @@ def openapi(app: App, version: str) -> Json:
         + [{"name": "gateway", "description": "The gateway itself."}],
         "paths": paths | _gateway_paths(),
         "components": {
-            "schemas": schemas.definitions | problem_schemas,
+            "schemas": schemas.definitions | own_schemas,
             "parameters": _PARAMETERS,
             "headers": _HEADERS,
             "responses": {
@@ -146,7 +149,9 @@ def _entity_paths(spec: EntitySpec, schemas: _Schemas) -> Json:
         f"{base}/release_sends": {
             "post": _read(spec, "release_sends", "Send parked durable sends again", {"type": "integer"})
         },
-        f"{base}/why": {"get": _read(spec, "why", "What the entity does or waits for", {"type": "object"})},
+        f"{base}/why": {
+            "get": _read(spec, "why", "What the entity does or waits for", {"$ref": f"{_REFERENCE}Why"}),
+        },
     }
     if spec.kind == "event_sourced":
         events = _read(spec, "events", "Recorded events, in order", _EVENTS)
@@ -227,6 +232,10 @@ def _described(spec: EntitySpec, name: str, summary: str, description: str, sche
 
 def _query(name: str, schema: Json, description: str, *, required: bool = False) -> Json:
     return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}
+
+
+def _states() -> str:
+    return "\n".join(f"- `{state}`: {meaning}" for state, meaning in STATES.items())
 
 
 def _about(spec: EntitySpec) -> str:

@@ -17,6 +17,7 @@ from remora.ids import check_entity_id
 from remora.reference import Reference
 from remora.runtime.deadlock import LOOK_AFTER_S
 from remora.sharding.hashing import entity_key
+from remora.why import Why
 
 if TYPE_CHECKING:
     from remora.runtime.host import Host
@@ -66,12 +67,13 @@ class _TurnCaller:
         # The caller's key too: the ids of commands are unique per entity, not among callers.
         call_id = f"{turn.chain[-1]}:{turn.command_id}/{turn.ordinal}" if command_id is None else command_id
         await self._committed()
-        left_s = turn.deadline_s - host.clock.monotonic_s()
+        now_s = host.clock.monotonic_s()
+        left_s = turn.deadline_s - now_s
         if left_s <= 0:
             msg = f"{turn.chain[-1]} called {key} after its own deadline."
             raise DeadlineExceeded(msg, entity=key, command_id=turn.command_id)
         ordinal = turn.ordinal
-        turn.waits[ordinal] = key
+        turn.waits[ordinal] = key, now_s
         look = host.loop.call_later(LOOK_AFTER_S, host.deadlocks.look, turn)
         try:
             return await host.client.call(
@@ -82,6 +84,10 @@ class _TurnCaller:
         finally:
             look.cancel()
             del turn.waits[ordinal]
+
+    async def why(self, spec: EntitySpec, entity_id: str) -> Why:
+        """Say what an entity does or waits for: it changes nothing and waits for no commit; see ``Client.why``."""
+        return await self._host.client.why(spec, entity_id)
 
     async def _committed(self) -> None:
         """Wait until the caller's earlier commands are committed."""

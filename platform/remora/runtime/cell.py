@@ -71,7 +71,7 @@ class Cell:
         self.key = key
         self.phase = Phase.RECOVERING
         self.reason: RemoraError | None = None
-        """Why it is stopped."""
+        """Why it is stopped, or was last held back from a restart."""
         self.entity: Entity[Any]
         self.mailbox: deque[Item] = deque()
         self.n = 0
@@ -98,6 +98,7 @@ class Cell:
         self.turn: tuple[Item, HandlerSpec, Turn] | None = None
         """What a running task works on."""
         self.busy_since_s = 0.0
+        """Since when its handler runs, or since when it is in its phase if that is not READY; 0 before its first."""
         self.last_used_s = 0.0
         self.pumping = False
         self.failures_s: list[float] | None = None
@@ -426,6 +427,8 @@ class Cell:
         elif decision.directive is Directive.ESCALATE:
             self.shard.restart_all()
         else:
+            if decision.after_s > 0:
+                self.reason = Unavailable(repr(failure), entity=self.key, retry_after_s=decision.after_s)
             self.restart(decision.after_s)
         return True
 
@@ -436,6 +439,7 @@ class Cell:
         if self.phase in {Phase.GONE, Phase.STOPPED}:
             return
         self._abandon_task()
+        self.busy_since_s = self.host.clock.monotonic_s()
         self.phase = step(self.phase, Phase.BACKOFF if after_s > 0 else Phase.RECOVERING)
         if not self.shard.accepting:
             return  # it is read back by its next host
@@ -446,6 +450,7 @@ class Cell:
 
     def _recover_after_backoff(self) -> None:
         if self.phase is Phase.BACKOFF:
+            self.busy_since_s = self.host.clock.monotonic_s()
             self.phase = step(self.phase, Phase.RECOVERING)
             self.host.recover_after(self.commit, self)
 
@@ -468,6 +473,7 @@ class Cell:
         if self.phase in {Phase.GONE, Phase.STOPPED}:
             return
         self._abandon_task()
+        self.busy_since_s = self.host.clock.monotonic_s()
         self.phase = Phase.RECOVERING
         self.lanes = None
         self._refuse_waiting(Unavailable(f"{self.key} recovers after a commit that failed.", entity=self.key))
@@ -477,6 +483,7 @@ class Cell:
         if self.phase in {Phase.GONE, Phase.STOPPED}:
             return
         self._abandon_task()
+        self.busy_since_s = self.host.clock.monotonic_s()
         self.phase = step(self.phase, Phase.STOPPED)
         self.reason = reason
         self._refuse_waiting(reason)

@@ -70,6 +70,8 @@ class Committer:
         self.rows = 0
         self.busy_s = 0.0
         """Seconds spent waiting for the store to confirm commits."""
+        self.writing_since_s: float | None = None
+        """Since when, on the loop's clock, the store has had a commit that it has not confirmed."""
 
     def open(self) -> Commit:
         """Return the commit that takes entries now; it will be written soon."""
@@ -120,7 +122,7 @@ class Committer:
                 self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _next(self, commit: Commit) -> None:
-        began_s = self._loop.time()
+        began_s = self.writing_since_s = self._loop.time()
         try:
             if commit.append:
                 async with asyncio.timeout(self._timeout_s):
@@ -136,6 +138,7 @@ class Committer:
             msg = f"The store failed with {error!r}; the outcome of a commit is unknown."
             await self._failed(commit, StoreUnavailable(msg, retry_after_s=0.2))
             return
+        self.writing_since_s = None
         self.commits += 1
         self.busy_s += self._loop.time() - began_s
         self.rows += len(commit.append.entries)
@@ -147,6 +150,7 @@ class Committer:
             waiter(None)
 
     async def _failed(self, commit: Commit, error: RemoraError) -> None:
+        self.writing_since_s = None
         self._queue.appendleft(commit)
         failed = self.refuse_open(error)
         await self._on_failed(failed, error)

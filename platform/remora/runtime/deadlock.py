@@ -10,11 +10,13 @@ is found is a deadlock and not two moments put together. The youngest of its han
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from remora.errors import CallCycle, RemoraError
+from remora.why import OpenCall
 
 if TYPE_CHECKING:
     from remora.entity import Turn
@@ -27,6 +29,8 @@ LOOK_AGAIN_MAX_S = 2.0
 """Longest pause between looks, in seconds; each is twice as long as the one before."""
 VISITED_MAX = 64
 """Entities that one look asks."""
+CHAIN_S = 0.3
+"""Seconds that following a chain for ``why`` may take: its asker waits for ``remora.why.HOST_S``."""
 ASK_S = 1.0
 """Seconds a host has to say what an entity waits for."""
 
@@ -39,6 +43,9 @@ class Waits(msgspec.Struct, array_like=True):
     began_ms: int
     calls: list[tuple[int, str]]
     """Open calls: (ordinal, entity)."""
+    method: str = ""
+    for_s: float = 0.0
+    """Seconds since the first of the open calls began, without one since the handler did."""
 
 
 class Step(NamedTuple):
@@ -55,11 +62,14 @@ _decode = msgspec.json.Decoder(Waits | None).decode
 
 
 def waits_of(cell: Cell | None) -> Waits | None:
-    """Return what a cell's running handler waits for; None if none runs or it waits for nobody."""
-    if cell is None or cell.turn is None or not cell.turn[2].waits:
+    """Return what a cell's running handler waits for; None if none runs."""
+    if cell is None or cell.turn is None:
         return None
-    turn = cell.turn[2]
-    return Waits(f"{turn.command_id}@{cell.busy_since_s}", turn.now_ms, list(turn.waits.items()))
+    _, handler, turn = cell.turn
+    calls = [(ordinal, entity) for ordinal, (entity, _) in turn.waits.items()]
+    since_s = min((since_s for _, since_s in turn.waits.values()), default=cell.busy_since_s)
+    for_s = round(cell.host.clock.monotonic_s() - since_s, 3)
+    return Waits(f"{turn.command_id}@{cell.busy_since_s}", turn.now_ms, calls, handler.name, for_s)
 
 
 def youngest(way: list[Step]) -> str:
@@ -134,17 +144,34 @@ class Deadlocks:
         return True
 
     async def _steps(self, entity: str) -> list[Step]:
-        host = self._host
-        cell = host.cells.get(entity)
-        if cell is not None:
-            waits = waits_of(cell)
-        else:
-            kind, _, ident = entity.partition("/")
-            try:
-                _, payload = await host.client.call(host.app.spec(kind), "$waits", ident, b"{}", deadline_s=ASK_S)
-            except RemoraError:
-                return []  # nobody knows now: the next look asks again
-            waits = _decode(payload)
+        waits = await self._waits(entity)
         if waits is None:
             return []
         return [Step(entity, waits.turn, waits.began_ms, ordinal, to) for ordinal, to in waits.calls]
+
+    async def _waits(self, entity: str) -> Waits | None:
+        host = self._host
+        cell = host.cells.get(entity)
+        if cell is not None:
+            return waits_of(cell)
+        kind, _, ident = entity.partition("/")
+        try:
+            _, payload = await host.client.call(host.app.spec(kind), "$waits", ident, b"{}", deadline_s=ASK_S)
+        except RemoraError:
+            return None  # nobody knows now: the next look asks again
+        waits: Waits | None = _decode(payload)
+        return waits
+
+    async def chain(self, entity: str) -> list[OpenCall]:
+        """Return the chain of calls an entity waits on, itself first, as far as it is told in ``CHAIN_S``."""
+        links: list[OpenCall] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CHAIN_S):
+                following = entity
+                while following and following not in {link.entity for link in links}:
+                    waits = await self._waits(following)
+                    if waits is None:
+                        break
+                    entity, following = following, waits.calls[0][1] if waits.calls else ""
+                    links.append(OpenCall(entity=entity, method=waits.method, waits_for=following, for_s=waits.for_s))
+        return links

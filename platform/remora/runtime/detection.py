@@ -37,6 +37,9 @@ class Detection:
         self.unblocking = False
         """Whether to end processes whose lease is over also while this registry does not lead yet: one that is frozen
         in a commit may keep it from leading."""
+
+        self.store_away_since_s: float | None = None
+        """Since when leases cannot be read."""
         self._ending: set[int] = set()
         """Hosts whose shards are being given to others."""
         self._log = logging.getLogger("remora.registry")
@@ -49,6 +52,9 @@ class Detection:
                 await self.look()
             except StoreUnavailable as error:
                 self._log.warning("leases cannot be read: %s", error)
+                self.store_away_since_s = self.store_away_since_s or self._registry.clock.monotonic_s()
+            else:
+                self.store_away_since_s = None
 
     async def look(self) -> None:
         """Read all leases, and end hosts whose lease is over.

@@ -177,7 +177,7 @@ class HandOff:
             waits = cell.turn[2].waits.values() if cell.turn is not None else ()
             if waits and loop.time() - began_s >= CALLS_S:
                 return False
-            return not any(host.shards.get(host.shard_name(key)) in leaving for key in waits)
+            return not any(host.shards.get(host.shard_name(key)) in leaving for key, _ in waits)
 
         while tasks := [cell.task for cell in cells if cell.task is not None and gets_on(cell)]:
             left_s = until_s - loop.time()

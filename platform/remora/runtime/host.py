@@ -36,6 +36,7 @@ from remora.journal import Store
 from remora.lifecycle import Phase, step
 from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
 from remora.runtime import inspection
+from remora.runtime.backpressure import Backpressure
 from remora.runtime.calls import TurnCalls, cycle_message
 from remora.runtime.cell import Cell, Item
 from remora.runtime.committer import Commit, Committer, Sink
@@ -112,6 +113,10 @@ class Host:
         self._closed = False
         self.outage = b""
         """While the store takes nothing, the error that new commands get; empty otherwise."""
+        self.outage_since_s: float | None = None
+        """Since when that is so."""
+        self.pressed = False
+        """Whether some new work is refused because the host as a whole has too much to do."""
         self._calls = TurnCalls(self)
         settings = app.settings
         self.running = Running()
@@ -126,6 +131,7 @@ class Host:
         self.recovery = Recovery(self, settings.recoveries_max)
         self.outbox = Outbox(self, client)
         self.reminders = Reminders(self)
+        self.backpressure = Backpressure(self)
         self.deadlocks = Deadlocks(self)
         self.lease = Lease(
             lambda at_s: store.renew(self.incarnation, at_s), clock, settings.lease_ttl_s, settings.lease_margin_s
@@ -140,6 +146,7 @@ class Host:
         self.watchdog.start()
         self.spawn(self._housekeeping())
         self.spawn(self.reminders.run())
+        self.spawn(self.backpressure.run())
         return self.row
 
     async def close(self) -> None:
@@ -242,7 +249,7 @@ class Host:
         self.commands += len(batch.asks)
         for ask in batch.asks:
             self.dispatch(ask, session, now_s + ask.ttl_s)
-        return await session.collect(self.settings.poll_s)
+        return await session.collect(self.settings.poll_s, self.backpressure)
 
     def session(self, name: str, now_s: float) -> Session:
         """Return this host's side of a client session."""
@@ -261,6 +268,8 @@ class Host:
             return
         # A call by a handler is part of work taken already: what the outbox waits for may wait for it.
         new = not ask.flags & ADMITTED and not ask.chain and ask.method[:1] != "$"
+        if self.pressed and new and self.backpressure.refuses(ask, sink, key, cell):
+            return
         if new and (self.held or self.outbox.full):
             self._hold(ask, sink, deadline_s)
             return
@@ -292,12 +301,12 @@ class Host:
             raise CallCycle(cycle_message((*ask.chain, key)), entity=key)
         name = self.shard_name(key)
         shard = self.shards.get(name)
-        if shard is None or not shard.accepting:
+        if shard is None or not (shard.accepting or ask.method == "$why"):
             msg = f"{self.name} does not own shard {name} of {key}."
             raise NotOwner(msg, entity=key)
         check_entity_id(ask.id, ask.type)
         if ask.method == "$why":
-            sink.answer(ask.n, VALUE, _json(inspection.why(self, key, cell)))
+            self.spawn(inspection.why(self, shard, spec, key, ask, sink))
         elif ask.method == "$waits":
             sink.answer(ask.n, VALUE, _json(waits_of(cell)))
         elif ask.method == "$events":

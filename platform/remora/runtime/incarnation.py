@@ -82,7 +82,7 @@ class Incarnations:
         else:
             self.begin(incarnation)
         finally:
-            host.outage = b""
+            host.outage, host.outage_since_s = b"", None
             self.steady.set()
         for shard in host.shards.values():
             if shard.accepting:
@@ -110,6 +110,7 @@ class Incarnations:
         try:
             return await host.store.reincarnate(host.incarnation)
         except StoreUnavailable as error:
+            host.outage_since_s = host.outage_since_s or host.clock.monotonic_s()
             host.outage = error.encode()
             for commit in host.committer.refuse_open(error):
                 failed.append(commit)

@@ -49,6 +49,11 @@ class Lease:
             self._thread.join(self._ttl_s)
         self._until_s = 0.0
 
+    @property
+    def until_s(self) -> float:
+        """Until when the host may answer from memory; 0 if it never might."""
+        return self._until_s
+
     def live(self, now_s: float) -> bool:
         """Return whether the host may answer from memory; if not, renew at once."""
         if now_s < self._until_s:

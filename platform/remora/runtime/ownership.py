@@ -90,7 +90,7 @@ class Ownership:
         self._let_go.update(wanted)
         leaving: dict[Shard, list[Cell]] = {self.shards[name]: [] for name in wanted if name in self.shards}
         for shard in leaving:
-            shard.accepting = False
+            shard.accepting, shard.leaving_since_s = False, host.clock.monotonic_s()
         for cell in host.cells.values():
             if cell.shard in leaving:
                 leaving[cell.shard].append(cell)

@@ -41,6 +41,8 @@ class Rebalance:
         """Shard → where somebody outside wants it."""
         self.under_way: dict[str, Move] = {}
         """Moves being carried out."""
+        self.since_s: dict[str, float] = {}
+        """Shard → when its move under way began."""
         self.moved = 0
         """Shards moved so far."""
         self._counted: dict[str, int] = {}

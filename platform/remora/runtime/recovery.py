@@ -42,12 +42,23 @@ class Recovery:
         """Those with more pages to come; one that begins anew replaces the former."""
         self.count = 0
         """Entities recovered so far."""
+        self.trouble = ""
+        """Why the last read failed, until one succeeds."""
 
     def add(self, cell: Cell) -> None:
         """Recover a cell soon."""
         self._waiting.append(cell)
         if self._task is None:
             self._task = self._host.loop.create_task(self._run())
+
+    def place(self, cell: Cell) -> int:
+        """Return how many cells are read back before this one, and one more; 0 if it is being read."""
+        return next((place for place, waiting in enumerate(self._waiting, 1) if waiting is cell), 0)
+
+    @property
+    def oldest_s(self) -> float | None:
+        """Since when the one that has waited longest waits for its turn; None if none does."""
+        return (self._waiting[0].busy_since_s or self._waiting[0].last_used_s) if self._waiting else None
 
     async def close(self) -> None:
         """Stop reading."""
@@ -78,6 +89,7 @@ class Recovery:
             found = await self._host.store.load(wants)
         except StoreUnavailable as error:
             self._host.log.warning("recovery waits for the store: %s", error)
+            self.trouble = error.message
             await asyncio.sleep(RETRY_S)  # noqa: TID251 - bounded pause between tries; waiting commands keep their deadlines
             self._waiting.extend(cells.values())
             return
@@ -89,6 +101,7 @@ class Recovery:
             for cell in cells.values():
                 self._corrupt(cell, error)
             return
+        self.trouble = ""
         for recovered in found:
             cell = cells[recovered.entity]
             if cell.phase is Phase.RECOVERING:

@@ -25,6 +25,7 @@ from remora.runtime.detection import Detection
 from remora.runtime.leadership import Leadership
 from remora.runtime.rebalance import Rebalance, check_drain
 from remora.sharding import registry as decisions
+from remora.sharding.about import note_unowned
 from remora.sharding.allocation import Move
 from remora.sharding.registry import Layout, Plan
 from remora.sharding.table import HostRow, Table
@@ -116,6 +117,8 @@ class Registry:
         """Slot → why its host could not be started, as last tried."""
         self.gone_lately: list[tuple[str, str, float]] = []
         """(host, why, when) of the last hosts that were given up."""
+        self.unowned: dict[str, float] = {}
+        """Shard without an owner → since when."""
         self._on_deposed = on_deposed
         self._term = 0
         self._table = Table()
@@ -327,6 +330,7 @@ class Registry:
         news = decisions.news(self._table, table)
         left = decisions.left(self._table, table)
         self._table = table
+        note_unowned(self.unowned, table, self.layout.names(), self.clock.monotonic_s())
         told = [self.spawn(self._tell(table.hosts[number], shards)) for number, shards in news.items()]
         if told:
             # One that does not listen must not keep the others from being known.
@@ -443,6 +447,7 @@ class Registry:
         names = {name: hosts[target].name if target in hosts else "" for name, target in targets.items()}
         moves = {name: Move(host.incarnation, target) for name, target in targets.items()}
         self.rebalance.under_way |= moves
+        self.rebalance.since_s |= dict.fromkeys(moves, self.clock.monotonic_s())
         try:
             # Not under the lock: a host that is slow to let go must not hold up the failover of another.
             await self.hosts.release(host, names)
@@ -452,6 +457,7 @@ class Registry:
         finally:
             for name in moves:
                 self.rebalance.under_way.pop(name, None)
+                self.rebalance.since_s.pop(name, None)
             async with self._lock:
                 await self._change(partial(decisions.settled, layout=self.layout, targets=targets))
         self.rebalance.moved += len(targets)

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from remora.sharding import about as abouts
+from remora.sharding.about import Moving
+
 if TYPE_CHECKING:
     from remora.runtime.registry import Registry
 
@@ -72,6 +75,21 @@ def shards(registry: Registry) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def about(registry: Registry, shard: str) -> dict[str, Any]:
+    """Return what is known of a shard and its owner: ``remora.why.About`` as plain data."""
+    table, rebalance, watch = registry.current, registry.rebalance, registry.detection.watch
+    moving = {}
+    if (move := rebalance.under_way.get(shard)) is not None:
+        target = table.hosts.get(move.target)
+        moving[shard] = Moving("" if target is None else target.name, rebalance.since_s[shard])
+    said = abouts.about(
+        table, shard, registry.clock.monotonic_s(),
+        renewed={number: sight.since_s for number, sight in watch.sights.items()}, moving=moving,
+        unowned=registry.unowned, suspected=watch.suspicions, store_away_since_s=registry.detection.store_away_since_s,
+    )  # fmt: skip
+    return msgspec.structs.asdict(said)
 
 
 def _state(registry: Registry, name: str, owned: bool) -> str:  # noqa: FBT001 - two of the three states need nothing else

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from remora.messages import Answer, encode
+from remora.messages import CREDITS, Answer, encode
+from remora.runtime.backpressure import Backpressure
 
 
 class Session:
@@ -17,13 +18,15 @@ class Session:
         name: The client session's.
     """
 
-    __slots__ = ("_loop", "_parked", "_ready", "last_used_s", "name")
+    __slots__ = ("_granted", "_loop", "_parked", "_ready", "last_used_s", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._loop = asyncio.get_running_loop()
         self._ready: list[Answer] = []
         self._parked: asyncio.Future[None] | None = None
+        self._granted = 0
+        """What it was told last that it may have under way."""
         self.last_used_s = 0.0
 
     def answer(self, n: int, verdict: int, payload: bytes) -> None:
@@ -33,8 +36,13 @@ class Session:
         if parked is not None and not parked.done():
             parked.set_result(None)
 
-    async def collect(self, wait_s: float) -> bytes:
-        """Return the ready answers, encoded; wait for the first one if there is none."""
+    async def collect(self, wait_s: float, backpressure: Backpressure) -> bytes:
+        """Return the ready answers, encoded; wait for the first one if there is none.
+
+        Args:
+            wait_s: Longest wait, in seconds.
+            backpressure: Says how much the session may have under way; news of that go along with answers.
+        """
         if self._parked is not None and not self._parked.done():
             self._parked.set_result(None)
             self._parked = None
@@ -48,6 +56,9 @@ class Session:
                 if self._parked is parked:
                     self._parked = None
         ready, self._ready = self._ready, []
+        if self._granted != backpressure.credits:
+            self._granted = backpressure.credits
+            ready.append((0, CREDITS, b"%d" % self._granted))
         return encode(ready)
 
     def break_off(self, error: Exception) -> None:

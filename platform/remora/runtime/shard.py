@@ -18,13 +18,15 @@ class Shard:
         epoch: Counts its owners; rises with each.
     """
 
-    __slots__ = ("accepting", "commands", "epoch", "host", "images", "key", "passivating")
+    __slots__ = ("accepting", "commands", "epoch", "host", "images", "key", "leaving_since_s", "passivating")
 
     def __init__(self, host: Host, key: str, epoch: int) -> None:
         self.host = host
         self.key = key
         self.epoch = epoch
         self.accepting = True
+        self.leaving_since_s = 0.0
+        """Since when it does not: its hand-off began then."""
         self.commands = 0
         """Commands and queries taken so far: what the load of a shard is measured by."""
         self.passivating: list[Cell] = []

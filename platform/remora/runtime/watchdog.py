@@ -14,8 +14,14 @@ import threading
 import time
 import traceback
 
+from remora.why import Glance
+
 LOOKS = 4
 """Looks per bound: a blockade is found between one and 1.25 bounds after it began."""
+TURN_MAX_S = 0.25
+"""Longest time between signs of life of the loop, in seconds: what ``glance`` can be off by."""
+LATE_S = 0.1
+"""Seconds that a sign of life may be late on a busy machine before the loop counts as kept."""
 SHOWN = 3
 """Innermost lines of the stack that are shown."""
 
@@ -45,6 +51,7 @@ class Watchdog:
     def __init__(self, running: Running, blocked_s: float) -> None:
         self._running = running
         self._blocked_s = blocked_s
+        self._turn_s = min(blocked_s / LOOKS, TURN_MAX_S)
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._turned_s = 0.0
@@ -68,7 +75,7 @@ class Watchdog:
 
     def _turn(self) -> None:
         self._turned_s = _real_s()
-        self._beat = self._loop.call_later(self._blocked_s / LOOKS, self._turn)
+        self._beat = self._loop.call_later(self._turn_s, self._turn)
 
     def _watch(self) -> None:
         told_s = 0.0
@@ -86,6 +93,15 @@ class Watchdog:
                     "Run it with run_in='thread', or await in between. It is here:\n%s",
                     what, blocked_s, self._where(),
                 )  # fmt: skip
+
+    def glance(self) -> Glance:
+        """Return whose handler keeps the loop at this moment; to be called from another thread."""
+        kept_s = _real_s() - self._turned_s
+        what = self._what() if kept_s > self._turn_s + LATE_S else ""
+        if not what:
+            return Glance()
+        entity, _, method = what.rpartition(".")
+        return Glance(entity=entity, method=method, for_s=round(kept_s, 3), where=self._where())
 
     def _what(self) -> str:
         running = self._running

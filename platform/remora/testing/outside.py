@@ -16,6 +16,7 @@ from remora.errors import ContractError
 from remora.messages import VALUE
 from remora.settings import Settings
 from remora.sharding.table import Table
+from remora.why import Glance
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -106,9 +107,17 @@ class _Nowhere:
     async def leave(self) -> None:
         """See Directory: nobody here waits for a table."""
 
+    async def about(self, shard: str) -> dict[str, Any]:
+        """See Directory."""
+        raise NotImplementedError(shard)
+
     async def exchange(self, host: str, data: bytes) -> bytes:
         """See Transport."""
         raise NotImplementedError(host, data)
+
+    async def glance(self, host: str) -> Glance:
+        """See Transport."""
+        raise NotImplementedError(host)
 
 
 class Outside(Client):

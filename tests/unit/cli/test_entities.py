@@ -134,7 +134,9 @@ def test_why_says_where_an_entity_is_and_what_it_does(ask: Run) -> None:
     ask("call", "counter", "w", "increment")
 
     assert ask("why", "counter", "w", "--json").document["entity"] == "counter/w"
-    assert "entity      counter/w\n" in ask("why", "counter", "w").out
+    shown = ask("why", "counter", "w").out
+    assert shown.startswith("counter/w: idle\nIt is in memory and has had nothing to do for ")
+    assert "recorded  1\n" in shown
 
 
 def test_what_is_in_memory_only_says_so_beside_the_result(ask: Run) -> None:

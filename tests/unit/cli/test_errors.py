@@ -187,8 +187,20 @@ def test_without_a_record_every_question_names_remora_up_and_ends_with_4(run: Ru
     assert programs.document["code"] == "cluster_unreachable"
 
 
-@pytest.mark.parametrize("words", [["down"], ["status"], ["down", "bank"], ["status", "bank"]])
-def test_without_a_record_down_and_status_name_remora_up_too(run: Run, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["down"],
+        ["status"],
+        ["down", "bank"],
+        ["status", "bank"],
+        ["shards"],
+        ["drain", "n1"],
+        ["undrain", "n1"],
+        ["rebalance"],
+    ],
+)
+def test_without_a_record_commands_about_the_platform_name_remora_up_too(run: Run, words: list[str]) -> None:
     ended = run(*words)
 
     assert ended.code == 4

@@ -33,7 +33,21 @@ def test_help_lists_every_command_and_every_exit_code(run: Run) -> None:
     ended = run("--help")
 
     assert ended.code == 0
-    for command in ("up", "down", "status", "call", "state", "events", "why", "release", "schema"):
+    for command in (
+        "up",
+        "down",
+        "status",
+        "call",
+        "state",
+        "events",
+        "why",
+        "release",
+        "schema",
+        "shards",
+        "drain",
+        "undrain",
+        "rebalance",
+    ):
         assert f"{command}  " in ended.out
     for sentence in exits.HELP.split("; "):
         assert sentence in ended.out
@@ -50,6 +64,10 @@ def test_help_lists_every_command_and_every_exit_code(run: Run) -> None:
         "events",
         "why",
         "release",
+        "shards",
+        "drain",
+        "undrain",
+        "rebalance",
         "schema write",
         "schema check",
         "schema accept",

@@ -239,7 +239,7 @@ async def test_a_full_mailbox_says_when_to_come_back(gateway: Gateway, client: C
     reference = client.ref(Notebook, "n").with_options(deadline_s=0.5)
     tasks = [asyncio.ensure_future(call) for call in (reference.hang(), reference.write("waits"))]
     async with asyncio.timeout(5):
-        while (await reference.why())["mailbox"] < 1:
+        while (why := await reference.why()).state != "running" or why.mailbox < 1:
             pass
 
     answer = await ask(gateway, "POST", "/v1/notebook/n/write", b'{"line": "x"}', {"Remora-Deadline": "0.1"})

@@ -133,7 +133,7 @@ async def test_parked_sends_are_released_by_a_post(gateway: Gateway) -> None:
 async def test_why_says_what_an_entity_does(gateway: Gateway) -> None:
     answer = await ask(gateway, "GET", "/v1/account/alice/why")
 
-    assert (answer.json["entity"], answer.json["phase"]) == ("account/alice", "passive")
+    assert (answer.json["entity"], answer.json["state"]) == ("account/alice", "new")
 
 
 @pytest.mark.parametrize(
