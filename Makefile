@@ -36,7 +36,7 @@ APP ?= entities.account:app
 up: $(STAMP) ## run an app: APP=entities.account:app
 	$(BIN)/remora up $(APP) $(ARGS)
 
-OTHER_TESTS := $(addprefix tests/,architecture conformance simulation flights crash typing docs integration e2e)
+OTHER_TESTS := $(addprefix tests/,architecture conformance simulation flights crash typing docs integration e2e chaos)
 
 # The unit tests come first and alone, so that their time (at most 20 s) stands in the output.
 # Exit status 5 is pytest's "nothing selected".
