@@ -39,6 +39,9 @@ POLL_S = 0.01
 ROOT = Path(__file__).parents[1]
 OBJECT_STORE_BYTES = 100 << 20
 """Nothing here puts objects into it."""
+STARTS_MAX = 3
+"""A raylet gives its agent 15 s to start and ends itself if that takes longer, which it may under load: as a
+machine's that failed to boot, its start is tried again."""
 
 # Kills all that bears the mark when its input ends: with this process, however that ends.
 _GUARD = """
@@ -157,6 +160,15 @@ class Node:
         self.frozen = False
         return at_s
 
+    @property
+    def ended(self) -> bool:
+        """Whether what it was started with runs no more, by itself."""
+        return self._leader.poll() is not None
+
+    def log(self) -> str:
+        """Return the end of what its start printed."""
+        return (self.folder / "ray-start.log").read_text(errors="replace")[-3000:]
+
     def end(self) -> None:
         """End it, in whatever state it is, and forget its folder."""
         if not self.dead:
@@ -192,20 +204,24 @@ class Nodes:
 
     def add(self, *shapes: Shape) -> list[Node]:
         """Start nodes, those given together at the same time; return when Ray can use them."""
-        started = [self._start(shape) for shape in shapes]
-        self.all += started
         until_s = time.perf_counter() + START_S
-        waiting = {node.name: node for node in started}
+        waiting = [(self._start(shape), shape, 1) for shape in shapes]
+        started: list[Node] = []
         while waiting:
-            for record in ray.nodes():
-                node = waiting.get(record["Labels"].get(LABEL, "")) if record["Alive"] else None
-                if node is not None:
-                    node.id = record["NodeID"]
-                    del waiting[node.name]
-            for node in waiting.values():
-                ended = node._leader.poll() is not None  # noqa: SLF001 - its own cluster
-                assert not ended, f"{node.name} did not start:\n{self._log(node)}"
-                assert time.perf_counter() < until_s, f"{node.name} did not join in {START_S:g} s:\n{self._log(node)}"
+            ids = {record["Labels"].get(LABEL): record["NodeID"] for record in ray.nodes() if record["Alive"]}
+            still = []
+            for node, shape, tries in waiting:
+                node.id = ids.get(node.name, "")
+                if node.id:
+                    started.append(node)
+                elif node.ended:
+                    assert tries < STARTS_MAX, f"{node.name} did not start:\n{node.log()}"
+                    node.end()
+                    still.append((self._start(shape), shape, tries + 1))
+                else:
+                    assert time.perf_counter() < until_s, f"{node.name} did not join in time:\n{node.log()}"
+                    still.append((node, shape, tries))
+            waiting = still
             time.sleep(POLL_S)  # noqa: TID251 - a bounded wait for other processes
         return started
 
@@ -250,10 +266,9 @@ class Nodes:
             leader = subprocess.Popen(
                 command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=found, start_new_session=True
             )
-        return Node(name, mark, leader, folder)
-
-    def _log(self, node: Node) -> str:
-        return (node.folder / "ray-start.log").read_text(errors="replace")[-3000:]
+        node = Node(name, mark, leader, folder)
+        self.all.append(node)
+        return node
 
 
 @contextlib.contextmanager
