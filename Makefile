@@ -14,7 +14,7 @@ UV_VERSION := 0.13.9
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 
-.PHONY: help setup demo up test test-slow bench lint format lock clean
+.PHONY: help setup demo up test test-slow chaos bench lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ APP ?= entities.account:app
 up: $(STAMP) ## run an app: APP=entities.account:app
 	$(BIN)/remora up $(APP) $(ARGS)
 
-OTHER_TESTS := $(addprefix tests/,architecture conformance simulation flights crash typing docs integration e2e)
+OTHER_TESTS := $(addprefix tests/,architecture conformance simulation flights crash typing docs integration e2e chaos)
 
 # The unit tests come first and alone, so that their time (at most 20 s) stands in the output.
 # Exit status 5 is pytest's "nothing selected".
@@ -46,6 +46,11 @@ test: $(STAMP) ## every test that is not slow: ARGS="-k fence" narrows it down
 
 test-slow: $(STAMP) ## the slow tests
 	$(PYTEST) -m slow $(ARGS) || [ $$? -eq 5 ]
+
+chaos: export RAY_AUTH_MODE := disabled
+chaos: export RAY_USAGE_STATS_ENABLED := 0
+chaos: $(STAMP) ## load, faults by a seeded plan and a judge: ARGS="--seed 7 --minutes 10"
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 # Ray is told what the tests tell it too (tests/conftest.py): no token files, no reports.
 bench: export RAY_AUTH_MODE := disabled
@@ -76,4 +81,4 @@ lock: $(STAMP) ## write requirements.lock anew from pyproject.toml: ARGS=--upgra
 		$(ARGS) --output-file requirements.lock pyproject.toml
 
 clean: ## remove .venv and what the tools left behind (not .remora, which holds your data)
-	rm -rf $(VENV) .bench .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .bench .chaos .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
