@@ -27,6 +27,7 @@ import ray
 
 from remora.cluster import bootstrap
 from remora.cluster.ray_process import RayProcess, environment, free_ports, start_ray, stop_ray
+from remora.process import MACHINE
 from remora.sharding.table import HostRow
 
 MARK = "REMORA_TEST_NODE"
@@ -249,8 +250,7 @@ class Nodes:
         mark = f"{self._token}/{name}"
         found = {**environment(), **shape.environment, MARK: mark}
         if self._own_machines:
-            found["REMORA_TEST_MACHINE"] = name
-            found["PYTHONPATH"] = os.pathsep.join((str(ROOT / "tests" / "machine"), found["PYTHONPATH"]))
+            found[MACHINE] = name
         metrics, agent, agent_grpc, runtime_env = free_ports(4)
         command = [
             sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats",
