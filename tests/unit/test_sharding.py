@@ -1,7 +1,9 @@
 """Which host owns which entity: pure decisions, from table and event to plan."""
 
+import random
 import statistics
 import string
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remora.sharding import registry as decisions
-from remora.sharding.allocation import LeastShards, Move, View
-from remora.sharding.hashing import entity_key, shard_of
+from remora.sharding.allocation import External, LeastShards, Move, Pinned, View, matches, moves_allowed
+from remora.sharding.hashing import entity_key, group_of, shard_of
 from remora.sharding.registry import Layout, Plan
 from remora.sharding.table import HostRow, ShardRow, Table, decode_table, encode_table
 
@@ -412,3 +414,233 @@ def test_a_table_travels_whole() -> None:
     table = decisions.want_dedicated(up(1, 2), "board/nétwork").table
 
     assert decode_table(encode_table(table)) == table
+
+
+# -- weights, load, labels, places ---------------------------------------------------------------------
+
+
+def test_a_host_with_twice_the_weight_gets_twice_the_shards() -> None:
+    hosts = {1: HostRow(1, "host-1", weight=2.0), 2: HostRow(2, "host-2")}
+    names = [str(number) for number in range(12)]
+
+    placed = LeastShards().place(names, View(hosts, {1: [], 2: []}))
+
+    assert Counter(placed.values()) == {1: 8, 2: 4}
+    held = {number: [name for name in names if placed[name] == number] for number in hosts}
+    assert LeastShards().moves(View(hosts, held), 10) == {}
+
+
+def test_a_hot_shard_moves_away_from_another_hot_one_and_stays_there() -> None:
+    owned = {1: ["a", "b", "c", "d"], 2: ["e", "f", "g", "h"]}
+    load = {"a": 1000.0, "b": 1000.0} | dict.fromkeys("cdefgh", 10.0)
+
+    moves = LeastShards().moves(view(owned, load=load), 10)
+
+    hot = {shard for shard in moves if shard in "ab"}
+    assert len(hot) == 1
+    assert moves[hot.pop()] == Move(1, 2)
+    after = {1: [s for s in owned[1] if s not in moves] + [s for s, move in moves.items() if move.target == 1]}
+    after[2] = [s for s in "abcdefgh" if s not in after[1]]
+    assert LeastShards().moves(view(after, load=load), 10) == {}, "the next round leaves it where it is"
+
+
+def test_one_hot_shard_alone_is_not_sent_to_and_fro() -> None:
+    owned = {1: ["a", "b", "c", "d"], 2: ["e", "f", "g", "h"]}
+    load = {"a": 1000.0}
+    for _ in range(5):
+        for shard, (source, target) in LeastShards().moves(view(owned, load=load), 10).items():
+            assert shard != "a", "wherever it is, that host is the busiest"
+            owned[source].remove(shard)
+            owned[target].append(shard)
+
+
+def test_load_that_differs_by_less_than_the_tolerance_moves_nothing() -> None:
+    owned = {1: ["a", "b"], 2: ["c", "d"]}
+
+    assert LeastShards().moves(view(owned, load={"a": 110.0, "b": 100.0, "c": 95.0, "d": 95.0}), 10) == {}
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 1e4), max_size=12), min_size=2, max_size=8),
+    st.integers(1, 32),
+)
+def test_moves_by_load_never_make_the_busiest_host_busier_and_come_to_an_end(
+    loads: list[list[float]], moves_max: int
+) -> None:
+    names = iter(range(1_000))
+    owned: dict[int, list[str]] = {}
+    load: dict[str, float] = {}
+    for number, rates in enumerate(loads, 1):
+        owned[number] = [str(next(names)) for _ in rates]
+        load |= dict(zip(owned[number], rates, strict=True))
+    before: dict[int, list[str]] = {}
+    for _ in range(100):
+        moves = LeastShards().moves(view(owned, load=load), moves_max)
+        assert len(moves) <= moves_max
+        if not moves:
+            break
+        before = {number: list(shards) for number, shards in owned.items()}
+        for shard, (source, target) in moves.items():
+            owned[source].remove(shard)
+            owned[target].append(shard)
+        assert owned != before
+    else:
+        pytest.fail("it never comes to rest")
+
+
+@given(st.integers(1, 100), st.integers(1, 1000), st.randoms(use_true_random=False))
+def test_any_hosts_and_shards_are_in_balance_after_two_rounds(hosts: int, shards: int, draw: random.Random) -> None:
+    owned: dict[int, list[str]] = {number: [] for number in range(1, hosts + 1)}
+    for shard in range(shards):
+        owned[draw.randint(1, hosts)].append(str(shard))
+    for _ in range(2):
+        for shard_name, (source, target) in rebalance(owned, 1_000).items():
+            owned[source].remove(shard_name)
+            owned[target].append(shard_name)
+
+    assert max(map(len, owned.values())) - min(map(len, owned.values())) <= 1
+
+
+@pytest.mark.parametrize(
+    ("shards", "absolute", "relative", "allowed"),
+    [(256, 64, 0.25, 64), (1000, 20, 0.1, 20), (16, 64, 0.25, 4), (2, 64, 0.1, 1)],
+)
+def test_both_limits_of_a_round_hold_and_one_shard_always_may_move(
+    shards: int, absolute: int, relative: float, allowed: int
+) -> None:
+    assert moves_allowed(shards, absolute, relative) == allowed
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits"),
+    [("a", True), ("b", False), ("!a", False), ("!b", True), ("in(a, b)", True), ("!in(a,b)", False), ("in(c)", False)],
+)
+def test_labels_are_selected_as_ray_selects_nodes(wanted: str, fits: bool) -> None:  # noqa: FBT001 - what is expected
+    assert matches({"zone": "a", "x": "y"}, {"zone": wanted}) is fits
+    assert matches({}, {"zone": wanted}) is wanted.startswith("!")
+
+
+def zones(*names: str) -> dict[int, HostRow]:
+    return {number: HostRow(number, f"host-{number}", labels={"zone": zone}) for number, zone in enumerate(names, 1)}
+
+
+def test_pinned_shards_go_to_hosts_with_the_labels_and_the_others_as_the_other_strategy_has_it() -> None:
+    strategy = Pinned({"0": {"zone": "b"}, "1": {"zone": "b"}, "2": {"zone": "nowhere"}})
+
+    placed = strategy.place(["0", "1", "2", "3", "4", "5"], View(zones("a", "b"), {1: [], 2: []}))
+
+    assert (placed["0"], placed["1"]) == (2, 2)
+    assert Counter(placed.values()) == {1: 3, 2: 3}, "one that fits nowhere is served all the same"
+
+
+def test_a_pinned_shard_moves_where_it_belongs_as_soon_as_there_is_such_a_host() -> None:
+    strategy = Pinned({"0": {"zone": "b"}})
+    hosts = zones("a", "b")
+
+    assert strategy.moves(View(hosts, {1: ["0", "1"], 2: ["2", "3"]}), 10) == {"0": Move(1, 2)}
+    assert strategy.moves(View(hosts, {1: ["1"], 2: ["0", "2", "3", "4"]}), 10) == {"4": Move(2, 1)}, (
+        "then the others even out"
+    )
+    assert strategy.moves(View(zones("a", "a"), {1: ["0", "1"], 2: ["2", "3"]}), 10) == {}
+
+
+def test_shards_go_where_somebody_outside_wants_them_and_elsewhere_while_that_is_not_there() -> None:
+    hosts = {1: HostRow(1, "remora/a/host/1/x", "node-a"), 2: HostRow(2, "remora/a/host/2/y", "node-b")}
+    seen = View(hosts, {1: ["0", "1"], 2: ["2", "3"]}, locations={"0": "remora/a/host/2", "2": "node-a", "3": "gone"})
+
+    moves = External().moves(seen, 10)
+
+    assert moves == {"0": Move(1, 2), "2": Move(2, 1)}
+    assert External().place(["0"], View(hosts, {1: [], 2: []}, locations={"0": "node-b"})) == {"0": 2}
+    assert External().place(["0"], View(hosts, {1: [], 2: []}, locations={"0": "gone"})) == {"0": 1}
+
+
+# -- host groups -------------------------------------------------------------------------------------
+
+GROUPS = Layout(4, ("", "gpu"))
+
+
+def test_shards_of_a_host_group_have_names_of_their_own() -> None:
+    assert shard_of("model/a", 4, "gpu") == f"gpu:{shard_of('model/a', 4)}"
+    assert [group_of(name) for name in ("3", "gpu:3", "model/a:b", "x/gpu:3")] == ["", "gpu", "", ""]
+    assert GROUPS.names() == ["0", "1", "2", "3", "gpu:0", "gpu:1", "gpu:2", "gpu:3"]
+
+
+def test_shards_of_a_host_group_go_to_its_hosts_and_wait_while_it_has_none() -> None:
+    plan = decisions.joined(Table(), [host(1), host(2)], GROUPS)
+    assert {name for name, row in plan.table.shards.items() if row.owner} == {"0", "1", "2", "3"}
+
+    plan = decisions.joined(plan.table, [HostRow(3, "gpu-1", group="gpu")], GROUPS)
+
+    assert owners(plan.table) == {1: 2, 2: 2, 3: 4}
+    assert plan.table.owned_by(3) == ["gpu:0", "gpu:1", "gpu:2", "gpu:3"]
+    assert decisions.moves(plan.table, GROUPS, 10) == {}, "each group evens out by itself"
+    lost = decisions.gone(plan.table, [3], GROUPS)
+    assert {lost.table.shards[f"gpu:{number}"].owner for number in range(4)} == {0}
+
+
+# -- hosts that are emptied --------------------------------------------------------------------------
+
+
+def next_moves(table: Table, layout: Layout = LAYOUT, **more: Any) -> dict[str, Move]:  # noqa: ANN401 - its options
+    options = {"moves_max": 64, "share_max": 1.0, "joining": False, **more}
+    return decisions.next_moves(table, layout, **options)
+
+
+def test_a_draining_host_is_emptied_onto_the_others_and_gets_nothing_new() -> None:
+    table = decisions.draining(up(1, 2, 3), [2])
+    mine = set(table.owned_by(2))
+
+    moves = next_moves(table)
+
+    assert moves.keys() == mine
+    assert {move.source for move in moves.values()} == {2}
+    assert Counter(move.target for move in moves.values()) == {1: 2, 3: 2}
+    plan = refreshed(table, release(table, sorted(mine)))
+    assert owners(plan.table) == {1: 6, 2: 0, 3: 6}
+    assert plan.table.draining == {2}
+
+
+def test_no_more_shards_leave_a_draining_host_at_a_time_than_a_round_may_move() -> None:
+    assert len(next_moves(decisions.draining(up(1, 2), [1]), moves_max=2)) == 2
+
+
+def test_nothing_is_evened_out_while_a_host_joins_or_drains_or_a_rollout_runs() -> None:
+    uneven = decisions.joined(up(1, 2), [host(3)], LAYOUT).table
+    assert next_moves(uneven)
+
+    assert next_moves(uneven, joining=True) == {}
+    assert next_moves(uneven, rebalance=False) == {}
+    drained = next_moves(decisions.draining(uneven, [3]))
+    assert drained == {}, "the one that drains has nothing, and the others stay as they are"
+    rows = {**uneven.hosts, 3: HostRow(3, "host-3", release="next")}
+    assert decisions.in_rollout(Table(uneven.version, rows, uneven.shards))
+    assert next_moves(Table(uneven.version, rows, uneven.shards)) == {}
+
+
+def test_the_last_hosts_of_a_group_keep_their_shards_though_they_drain() -> None:
+    table = decisions.draining(up(1, 2), [1, 2])
+
+    assert next_moves(table) == {}
+    plan = decisions.gone(table, [1], LAYOUT)
+    assert owners(plan.table) == {2: SHARDS}, "served by one that is to leave rather than by nobody"
+
+
+def test_a_draining_host_that_goes_on_under_a_new_incarnation_is_still_draining() -> None:
+    before = decisions.draining(up(1, 2), [1])
+    shards = {name: ShardRow(3, row.epoch + 1) if row.owner == 1 else row for name, row in before.shards.items()}
+
+    after = decisions.known(before, Table(before.version, {2: host(2), 3: host(3, "host-1")}, shards))
+
+    assert after.draining == {3}
+
+
+def test_a_host_that_was_fenced_for_being_unreachable_keeps_its_shards_until_its_lease_is_over() -> None:
+    before = up(1, 2)
+    stored = Table(before.version, {2: before.hosts[2]}, before.shards)
+
+    waiting = decisions.settled(decisions.known(before, stored, frozenset({1})), LAYOUT)
+    assert (waiting.fence, waiting.assign) == ((), {})
+
+    plan = decisions.gone(decisions.known(before, stored, frozenset({1})), [1], LAYOUT)
+    assert owners(plan.table) == {2: SHARDS}
