@@ -43,6 +43,11 @@ class Settings:
     """First pause before a refused durable send is tried again; doubles up to the next."""
     outbox_retry_max_s: float = 5.0
     """Longest pause between tries of a durable send."""
+    live_max: int = 1_000_000
+    """Live entities per host; above, those that are used least leave memory. A million small ones take about 2 GB."""
+    live_bytes_max: int = 2 << 30
+    """Estimated bytes of live entities per host; above, those that are used least leave memory. Machines have
+    4 GB per CPU as a rule and there is a host per CPU: half of that, the rest is for everything else."""
     recoveries_max: int = 256
     """Entities a host reads back from the store in one go: bounds what a failover asks of it."""
     reminder_tick_s: float = 0.25

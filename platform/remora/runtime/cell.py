@@ -59,8 +59,8 @@ class Cell:
 
     __slots__ = (
         "busy_since_s", "commit", "entity", "failures_s", "forgot_ms", "host", "id", "kept", "key", "lanes",
-        "last_used_s", "mailbox", "marks", "n", "phase", "pumping", "reason", "reminders", "seq", "shard", "snapshot_n", "spec",
-        "tail_bytes", "task", "turn", "window",
+        "last_used_s", "mailbox", "marks", "n", "phase", "pumping", "reason", "reminders", "seen_s", "seq", "shard", "snapshot_n",
+        "spec", "state_bytes", "tail_bytes", "task", "turn", "weight", "window",
     )  # fmt: skip
 
     def __init__(self, host: Host, shard: Shard, spec: EntitySpec, entity_id: str, key: str) -> None:
@@ -80,6 +80,8 @@ class Cell:
         """Entry of the last snapshot."""
         self.tail_bytes = 0
         """Bytes of events since then."""
+        self.state_bytes = 0
+        """Size of the state as JSON, when it was last read or written."""
         self.kept: tuple[int, ...] = ()
         """Entries of the snapshots known to be kept, oldest first."""
         self.marks: dict[str, int] | None = None
@@ -99,6 +101,10 @@ class Cell:
         """What a running task works on."""
         self.busy_since_s = 0.0
         self.last_used_s = 0.0
+        self.seen_s = 0.0
+        """What ``last_used_s`` was when the hunt for room last passed."""
+        self.weight = 0
+        """Its estimated size as it counts in the host's, in units of passivation."""
         self.pumping = False
         self.failures_s: list[float] | None = None
 
@@ -301,8 +307,7 @@ class Cell:
             return
         self._record(ask, sink, VALUE, payload, turn, state, clean=True)
         if turn.passivate:
-            self.last_used_s = float("-inf")
-            self.shard.passivating.append(self)
+            self.host.passivation.ask(self)
 
     def _record(
         self, ask: Ask, sink: Sink, verdict: int, payload: bytes, turn: Turn, state: bytes | None, *, clean: bool
@@ -341,6 +346,7 @@ class Cell:
             self.tail_bytes += len(events)
         if state is not None:
             append.states[self.key] = (self.key, self.n, self.seq, state, self.spec.state_version)
+            self.state_bytes = len(state)
         if turn.erase:
             snapshots.erase(self, append)
         elif clean and snapshots.due(self):

@@ -22,7 +22,6 @@ from remora.clock import Clock
 from remora.contract import EntitySpec
 from remora.errors import (
     CallCycle,
-    Corrupt,
     HostGone,
     NotOwner,
     Overloaded,
@@ -44,6 +43,7 @@ from remora.runtime.incarnation import PATIENCE_MAX_S, PATIENCE_MIN_S, Incarnati
 from remora.runtime.lease import Lease
 from remora.runtime.outbox import Outbox
 from remora.runtime.ownership import Ownership
+from remora.runtime.passivation import ROUND_S, Passivation
 from remora.runtime.recovery import Recovery
 from remora.runtime.reminders import Reminders
 from remora.runtime.session import Session
@@ -55,10 +55,6 @@ from remora.sharding.table import HostRow
 T = TypeVar("T")
 _json = msgspec.json.Encoder().encode
 _decode_events = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]]).decode
-HOUSEKEEPING_S = 0.25
-"""Seconds between rounds of passivation."""
-CORRUPT_S = 5.0
-"""Seconds after which an entity that could not be read is tried again when it is asked for."""
 SESSION_IDLE_S = 600.0
 """A client session that was silent so long is forgotten."""
 
@@ -121,6 +117,7 @@ class Host:
             self.incarnations.commits_failed,
         )
         self.recovery = Recovery(self, settings.recoveries_max)
+        self.passivation = Passivation(self)
         self.outbox = Outbox(self, client)
         self.reminders = Reminders(self)
         self.deadlocks = Deadlocks(self)
@@ -205,9 +202,9 @@ class Host:
 
     async def _housekeeping(self) -> None:
         while True:
-            await asyncio.sleep(HOUSEKEEPING_S)  # noqa: TID251 - the period of housekeeping
+            await asyncio.sleep(ROUND_S)  # noqa: TID251 - the period of housekeeping
             try:
-                self.passivate_idle()
+                self.passivation.round()
             except Exception:  # one round that fails must not be the last
                 self.log.exception("a round of housekeeping failed")
             now_s = self.clock.monotonic_s()
@@ -310,7 +307,8 @@ class Host:
 
     def _activate(self, spec: EntitySpec, shard: Shard, entity_id: str, key: str) -> Cell:
         cell = self.cells[key] = Cell(self, shard, spec, entity_id, key)
-        cell.last_used_s = self.clock.monotonic_s()
+        cell.last_used_s = cell.seen_s = self.clock.monotonic_s()
+        self.passivation.activated(cell)
         if spec.durable:
             self.recovery.add(cell)
         else:
@@ -330,27 +328,6 @@ class Host:
             self.recovery.add(cell)
         else:
             commit.waiters.append(lambda _: self.recovery.add(cell))
-
-    def passivate_idle(self) -> None:
-        """Let entities leave memory that were idle for their type's time, or asked to."""
-        now_s = self.clock.monotonic_s()
-        for shard in self.shards.values():
-            shard.passivating = [cell for cell in shard.passivating if not self._passivate(cell, now_s)]
-        for cell in [c for c in self.cells.values() if now_s - c.last_used_s > c.spec.options.passivate_after_s]:
-            self._passivate(cell, now_s)
-        # What could not be read may have been mended: the next command looks again.
-        for cell in [c for c in self.cells.values() if c.phase is Phase.STOPPED and isinstance(c.reason, Corrupt)]:
-            if now_s - cell.last_used_s > CORRUPT_S:
-                del self.cells[cell.key]
-
-    def _passivate(self, cell: Cell, now_s: float) -> bool:
-        if now_s - cell.last_used_s <= cell.spec.options.passivate_after_s or cell.phase is Phase.GONE:
-            return True  # used again, or gone already
-        if not cell.idle or (cell.reminders and self.reminders.reading):
-            return False  # what is being read may be older than what it did with its reminders: it has to say so
-        cell.phase = Phase.GONE
-        del self.cells[cell.key]
-        return True
 
     # -- what cells need -------------------------------------------------------------------------------
 
@@ -399,6 +376,8 @@ class Host:
             "dedicated": self.row.dedicated,
             "shards": len(self.shards),
             "live": len(self.cells),
+            "live_bytes": self.passivation.bytes,
+            "evicted": self.passivation.evicted,
             "commands": self.commands,
             "commits": self.committer.commits,
             "entries": self.committer.rows,

@@ -144,7 +144,10 @@ class Recovery:
         rebuild.finish()
         self.count += 1
         cell.phase = step(cell.phase, Phase.READY)
+        passivation = self._host.passivation
+        passivation.recovered(cell)
         cell.pump()
+        passivation.settle(cell)
 
 
 class Rebuild:
@@ -170,6 +173,7 @@ class Rebuild:
         self.marks: dict[str, int] | None = _decode_marks(recovered.marks) if recovered.marks else None
         self.window: dict[str, Decided] = {}
         self.forgot_ms = 0
+        self.state_bytes = len(recovered.state or "")
         self.entity = self.spec.cls()
         self.entity.id = cell.id
         self.entity.state = (
@@ -232,7 +236,7 @@ class Rebuild:
         cell.n = max(self.n, self.state_n, self.marks_n)
         cell.seq = self.seq
         cell.snapshot_n = self.state_n if self.spec.kind == "event_sourced" else self.marks_n
-        cell.tail_bytes = self.tail_bytes
+        cell.state_bytes, cell.tail_bytes = self.state_bytes, self.tail_bytes
         cell.kept = (self.state_n,) if self.state_n else ()
         cell.marks = self.marks
         # Its lanes stay: commands taken into the mailbox before or during recovery are taken.

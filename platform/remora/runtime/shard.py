@@ -18,7 +18,7 @@ class Shard:
         epoch: Counts its owners; rises with each.
     """
 
-    __slots__ = ("accepting", "commands", "epoch", "host", "key", "passivating")
+    __slots__ = ("accepting", "commands", "epoch", "host", "key")
 
     def __init__(self, host: Host, key: str, epoch: int) -> None:
         self.host = host
@@ -27,8 +27,6 @@ class Shard:
         self.accepting = True
         self.commands = 0
         """Commands and queries taken so far: what the load of a shard is measured by."""
-        self.passivating: list[Cell] = []
-        """Cells that asked to leave memory."""
 
     def cells(self) -> list[Cell]:
         """Return its activations."""
