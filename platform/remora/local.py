@@ -97,8 +97,9 @@ class LocalPlatform:
         row = HostRow(0, name, node, machine_identity(), pid, started_s(pid), dedicated, group)
         client = await self.client().start()
         host = Host(
-            self.app, self.store, self.clock, row, client, seed=self._seed, on_reincarnated=self.registry.refresh
-        )
+            self.app, self.store, self.clock, row, client, seed=self._seed + len(self.hosts),
+            on_reincarnated=self.registry.refresh,
+        )  # fmt: skip
         joined = await host.start()
         self.hosts[name] = host
         return joined

@@ -49,7 +49,10 @@ class Settings:
     """Estimated bytes of live entities per host; above, those that are used least leave memory. Machines have
     4 GB per CPU as a rule and there is a host per CPU: half of that, the rest is for everything else."""
     recoveries_max: int = 256
-    """Entities a host reads back from the store in one go: bounds what a failover asks of it."""
+    """Entities a host recovers at once: bounds what a failover asks of it, and is what makes one read worth its trip."""
+    recoveries_cluster_max: int = 2048
+    """Entities all hosts together recover at once: eight hosts in full, each of more gets its part. Bounds what a
+    failover asks of the store, however many hosts there are (a host may always recover one)."""
     reminder_tick_s: float = 0.25
     """Seconds between looks for due reminders: their resolution."""
     blocked_s: float = 1.0

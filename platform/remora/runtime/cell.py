@@ -152,6 +152,8 @@ class Cell:
                     self._run(item)
                 except Exception as failure:  # noqa: BLE001 - what it raised outside of its handler concerns this entity alone
                     self._broke(item, failure)
+            if self.mailbox and self.phase is Phase.RECOVERING:
+                self.host.recovery.wanted(self)
         finally:
             self.pumping = False
 
@@ -446,12 +448,12 @@ class Cell:
         if after_s > 0:
             self.host.loop.call_later(after_s, self._recover_after_backoff)
         else:
-            self.host.recover_after(self.commit, self)
+            self.host.recovery.after(self.commit, self)
 
     def _recover_after_backoff(self) -> None:
         if self.phase is Phase.BACKOFF:
             self.phase = step(self.phase, Phase.RECOVERING)
-            self.host.recover_after(self.commit, self)
+            self.host.recovery.after(self.commit, self)
 
     def _abandon_task(self) -> None:
         task, working = self.task, self.turn

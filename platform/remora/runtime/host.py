@@ -19,7 +19,6 @@ import msgspec
 from remora.app import App
 from remora.client import Client
 from remora.clock import Clock
-from remora.contract import EntitySpec
 from remora.errors import (
     CallCycle,
     HostGone,
@@ -32,12 +31,12 @@ from remora.errors import (
 )  # fmt: skip
 from remora.ids import check_entity_id
 from remora.journal import Store
-from remora.lifecycle import Phase, step
+from remora.lifecycle import Phase
 from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
 from remora.runtime import inspection
 from remora.runtime.calls import TurnCalls, cycle_message
 from remora.runtime.cell import Cell, Item
-from remora.runtime.committer import Commit, Committer, Sink
+from remora.runtime.committer import Committer, Sink
 from remora.runtime.deadlock import Deadlocks, waits_of
 from remora.runtime.incarnation import PATIENCE_MAX_S, PATIENCE_MIN_S, Incarnations
 from remora.runtime.lease import Lease
@@ -47,7 +46,6 @@ from remora.runtime.passivation import ROUND_S, Passivation
 from remora.runtime.recovery import Recovery
 from remora.runtime.reminders import Reminders
 from remora.runtime.session import Session
-from remora.runtime.shard import Shard
 from remora.runtime.watchdog import Running, Watchdog
 from remora.sharding.hashing import entity_key, shard_of
 from remora.sharding.table import HostRow
@@ -116,7 +114,7 @@ class Host:
             settings.commit_timeout_s,
             self.incarnations.commits_failed,
         )
-        self.recovery = Recovery(self, settings.recoveries_max)
+        self.recovery = Recovery(self)
         self.passivation = Passivation(self)
         self.outbox = Outbox(self, client)
         self.reminders = Reminders(self)
@@ -288,7 +286,7 @@ class Host:
             self.spawn(inspection.events(self, spec, key, ask, sink))
         else:
             shard.commands += 1
-            (cell or self._activate(spec, shard, ask.id, key)).offer(ask, sink, deadline_s)
+            (cell or self.recovery.activate(spec, shard, ask.id, key)).offer(ask, sink, deadline_s)
 
     def _hold(self, ask: Ask, sink: Sink, deadline_s: float) -> None:
         """Keep new work back, in order, until durable sends are delivered: first come, first served."""
@@ -304,30 +302,6 @@ class Host:
             ask, sink, deadline_s = self.held.popleft()
             key = entity_key(ask.type, ask.id)
             self._admit(ask, sink, deadline_s, key, self.cells.get(key))
-
-    def _activate(self, spec: EntitySpec, shard: Shard, entity_id: str, key: str) -> Cell:
-        cell = self.cells[key] = Cell(self, shard, spec, entity_id, key)
-        cell.last_used_s = cell.seen_s = self.clock.monotonic_s()
-        self.passivation.activated(cell)
-        if spec.durable:
-            self.recovery.add(cell)
-        else:
-            cell.entity = spec.cls()
-            cell.entity.id, cell.entity.state = entity_id, spec.state_type()
-            cell.phase = step(cell.phase, Phase.READY)
-        return cell
-
-    def recover_after(self, commit: Commit | None, cell: Cell) -> None:
-        """Recover a cell once ``commit`` is written."""
-        if not cell.spec.durable:
-            cell.entity = cell.spec.cls()
-            cell.entity.id, cell.entity.state = cell.id, cell.spec.state_type()
-            cell.phase = step(cell.phase, Phase.READY)
-            self.loop.call_soon(cell.pump)
-        elif commit is None or commit.done:
-            self.recovery.add(cell)
-        else:
-            commit.waiters.append(lambda _: self.recovery.add(cell))
 
     # -- what cells need -------------------------------------------------------------------------------
 
@@ -383,6 +357,8 @@ class Host:
             "entries": self.committer.rows,
             "commit_busy_s": round(self.committer.busy_s, 3),
             "recovered": self.recovery.count,
+            "recovering": self.recovery.waiting + self.recovery.at_once,
+            "recovering_most": self.recovery.most,
             "deadlocks": self.deadlocks.found,
             "blocked": self.watchdog.blocked,
             "outbox": self.outbox.pending,
