@@ -53,6 +53,9 @@ class Settings:
     recoveries_cluster_max: int = 2048
     """Entities all hosts together recover at once: eight hosts in full, each of more gets its part. Bounds what a
     failover asks of the store, however many hosts there are (a host may always recover one)."""
+    remembered_per_s: float = 1000.0
+    """Entities with remember=True that a host activates per second after it was given their shards: a tenth of what it
+    can (Akka's limit is 50 a second for each shard)."""
     reminder_tick_s: float = 0.25
     """Seconds between looks for due reminders: their resolution."""
     blocked_s: float = 1.0

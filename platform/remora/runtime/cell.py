@@ -60,7 +60,8 @@ class Cell:
     __slots__ = (
         "busy_since_s", "commit", "entity", "failures_s", "forgot_ms", "host", "id", "kept", "key", "lanes",
         "last_used_s", "mailbox", "marks", "n", "phase", "pumping", "reason", "reminders", "seen_s", "seq", "shard", "snapshot_n",
-        "spec", "state_bytes", "tail_bytes", "task", "turn", "weight", "window",
+        "spec", "state_bytes", "tail_bytes", "task", "turn", "unremembered",
+        "weight", "window",
     )  # fmt: skip
 
     def __init__(self, host: Host, shard: Shard, spec: EntitySpec, entity_id: str, key: str) -> None:
@@ -105,6 +106,8 @@ class Cell:
         """What ``last_used_s`` was when the hunt for room last passed."""
         self.weight = 0
         """Its estimated size as it counts in the host's, in units of passivation."""
+        self.unremembered = False
+        """Whether its type is remembered and the store does not know yet that it was in use."""
         self.pumping = False
         self.failures_s: list[float] | None = None
 
@@ -309,6 +312,9 @@ class Cell:
             return
         self._record(ask, sink, VALUE, payload, turn, state, clean=True)
         if turn.passivate:
+            if self.spec.options.remember and self.commit is not None:
+                self.commit.append.remembered[self.key] = None
+                self.unremembered = True
             self.host.passivation.ask(self)
 
     def _record(
@@ -346,6 +352,9 @@ class Cell:
         append.entries.append((self.key, self.n, self.seq, events, command_id, verdict, payload, now_ms, asked))
         if events is not None:
             self.tail_bytes += len(events)
+        if self.unremembered:
+            append.remembered[self.key] = (self.key, self.shard.key)
+            self.unremembered = False
         if state is not None:
             append.states[self.key] = (self.key, self.n, self.seq, state, self.spec.state_version)
             self.state_bytes = len(state)
@@ -353,11 +362,16 @@ class Cell:
             snapshots.erase(self, append)
         elif clean and snapshots.due(self):
             snapshots.add(self, append)
+        if turn.sends or turn.reminders or ask.flags & REMINDER:
+            self._owe(ask, turn, commit)
+        commit.answers.append((sink, ask.n, verdict, payload))
+
+    def _owe(self, ask: Ask, turn: Turn, commit: Commit) -> None:
+        """Add what a command sends and what is to ring to the commit that holds it."""
         if turn.sends:
             self.host.outbox.add(self, commit, turn.sends)
         if turn.reminders or ask.flags & REMINDER:
-            self.host.reminders.add(self, append, turn, ask)
-        commit.answers.append((sink, ask.n, verdict, payload))
+            self.host.reminders.add(self, commit.append, turn, ask)
 
     def open_commit(self) -> Commit:
         """Return the open commit, of which the entity is now a part."""

@@ -44,6 +44,7 @@ from remora.runtime.outbox import Outbox
 from remora.runtime.ownership import Ownership
 from remora.runtime.passivation import ROUND_S, Passivation
 from remora.runtime.recovery import Recovery
+from remora.runtime.remembered import Remembered
 from remora.runtime.reminders import Reminders
 from remora.runtime.session import Session
 from remora.runtime.watchdog import Running, Watchdog
@@ -116,6 +117,7 @@ class Host:
         )
         self.recovery = Recovery(self)
         self.passivation = Passivation(self)
+        self.remembered = Remembered(self)
         self.outbox = Outbox(self, client)
         self.reminders = Reminders(self)
         self.deadlocks = Deadlocks(self)

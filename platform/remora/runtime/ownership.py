@@ -61,6 +61,7 @@ class Ownership:
             fresh.append(name)
         if fresh:
             host.spawn(host.outbox.take_over(fresh))
+            host.remembered.take_over(fresh)
 
     async def release(self, names: Iterable[str]) -> None:
         """Stop serving shards: running handlers end (bounded), all is flushed, the store is told."""

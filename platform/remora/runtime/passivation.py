@@ -200,7 +200,8 @@ class Passivation:
         if phase is Phase.GONE:
             self._weight -= cell.weight
             return False
-        if idle_s > cell.spec.options.passivate_after_s and self._may_leave(cell):
+        options = cell.spec.options
+        if idle_s > options.passivate_after_s and not options.remember and self._may_leave(cell):
             self._leave(cell)
             self.idle += 1
             self._weight -= cell.weight
@@ -213,6 +214,12 @@ class Passivation:
             return False
         self._weigh(cell)
         return True
+
+    @property
+    def full(self) -> bool:
+        """Return whether there is no room for one more."""
+        settings = self._host.settings
+        return len(self._host.cells) >= settings.live_max or self._weight * UNIT >= settings.live_bytes_max
 
     @property
     def _over(self) -> bool:
@@ -229,7 +236,7 @@ class Passivation:
                 continue
             if cell.seen_s != cell.last_used_s:
                 cell.seen_s = cell.last_used_s
-            elif self._may_leave(cell):
+            elif not cell.spec.options.remember and self._may_leave(cell):
                 self._ring.catch()
                 self._leave(cell)
                 self._weight -= cell.weight

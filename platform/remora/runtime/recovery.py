@@ -405,4 +405,5 @@ class Rebuild:
         cell.window = self.window
         cell.forgot_ms = self.forgot_ms
         cell.reminders = None
+        cell.unremembered = self.spec.options.remember
         cell.commit = None
