@@ -383,6 +383,9 @@ def build_spec(cls: type, kind: Kind, namespace: Mapping[str, Any]) -> EntitySpe
     if not isinstance(options, EntityOptions):
         msg = f"{cls.__name__}.options must be an EntityOptions, not {type(options).__name__}."
         raise ContractError(msg)
+    if kind == "transient" and options.remember:
+        msg = f"{cls.__name__} is Transient: nothing would remember it after a crash. Make it Durable, or leave out remember=True."
+        raise ContractError(msg)
     if kind != "transient":
         _check_reminder(cls)
         for model in (state, *events.values()):

@@ -53,6 +53,8 @@ class Append:
     """outbox rows given up: (reason, the sends that failed as JSON, entity, n)"""
     reminders: dict[tuple[str, str], ReminderSet | None] = field(default_factory=dict)
     """(entity, name) → the reminder, None cancels"""
+    remembered: dict[str, tuple[str, str] | None] = field(default_factory=dict)
+    """entity → (entity, shard): whoever owns the shard activates it without being asked; None: not any more"""
     trims: dict[str, tuple[str, int]] = field(default_factory=dict)
     """entity → (entity, upto): entries up to that number are not needed any more; the last one stays, whatever is said"""
 
@@ -67,6 +69,7 @@ class Append:
             or self.delivered
             or self.parked
             or self.reminders
+            or self.remembered
             or self.trims
             or self.deletions
         )
@@ -225,6 +228,10 @@ class Store(Protocol):
         self, shards: Iterable[str], until_ms: int, limit: int, after: tuple[int, str, str] = (-1, "", "")
     ) -> list[ReminderRow]:
         """Read due reminders of some shards, by (due, entity, name), behind ``after``."""
+        ...
+
+    async def remembered(self, shards: Iterable[str], limit: int, after: str = "") -> list[str]:
+        """Read the entities of some shards that are to be activated without being asked, by key, behind a key."""
         ...
 
     async def schema(self) -> str | None:

@@ -100,8 +100,8 @@ class LocalPlatform:
         row = HostRow(0, name, node, machine_identity(), pid, started_s(pid), dedicated, group)
         client = await self.client().start()
         host = Host(
-            self.app, self.store, self.clock, row, client, seed=self._seed, on_reincarnated=self.registry.refresh,
-            hand_over=self.hand_over,
+            self.app, self.store, self.clock, row, client, seed=self._seed + len(self.hosts),
+            on_reincarnated=self.registry.refresh, hand_over=self.hand_over,
         )  # fmt: skip
         joined = await host.start()
         self.hosts[name] = host

@@ -36,7 +36,12 @@ class EntityOptions:
     """How entities of one type are run. Every field has a default that suits small entities."""
 
     passivate_after_s: float = 120.0
-    """Idle seconds after which an entity leaves memory (Akka's default)."""
+    """Idle seconds after which an entity leaves memory (Akka's default), up to a minute later where there are very many;
+    ``math.inf``: never for that reason. Where there are too many (``Settings.live_max``) it may leave before."""
+    remember: bool = False
+    """Activate entities again without being asked: after a crash of their host, a move, a restart of the whole platform. From
+    an entity's first command on until it asks to leave with ``self.passivate()``; none leaves memory for being idle, or
+    because there are too many. For entities that must be quick at any time. Not for ``Transient`` ones."""
     snapshot_every: int = 100
     """Entries between snapshots: bounds what a recovery replays."""
     snapshot_bytes: int = 256 * 1024

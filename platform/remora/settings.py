@@ -55,8 +55,19 @@ class Settings:
     """First pause before a refused durable send is tried again; doubles up to the next."""
     outbox_retry_max_s: float = 5.0
     """Longest pause between tries of a durable send."""
+    live_max: int = 1_000_000
+    """Live entities per host; above, those that are used least leave memory. A million small ones take about 2 GB."""
+    live_bytes_max: int = 2 << 30
+    """Estimated bytes of live entities per host; above, those that are used least leave memory. Machines have
+    4 GB per CPU as a rule and there is a host per CPU: half of that, the rest is for everything else."""
     recoveries_max: int = 256
-    """Entities a host reads back from the store in one go: bounds what a failover asks of it."""
+    """Entities a host recovers at once: bounds what a failover asks of it, and is what makes one read worth its trip."""
+    recoveries_cluster_max: int = 2048
+    """Entities all hosts together recover at once: eight hosts in full, each of more gets its part. Bounds what a
+    failover asks of the store, however many hosts there are (a host may always recover one)."""
+    remembered_per_s: float = 1000.0
+    """Entities with remember=True that a host activates per second after it was given their shards: a tenth of what it
+    can (Akka's limit is 50 a second for each shard)."""
     reminder_tick_s: float = 0.25
     """Seconds between looks for due reminders: their resolution."""
     blocked_s: float = 1.0

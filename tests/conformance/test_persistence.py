@@ -177,7 +177,7 @@ async def test_71_an_entity_whose_apply_raises_in_recovery_does_not_serve_and_it
 
         GATES["poisoned"].clear()
         clock.advance(10)
-        host_of(platform, "shelf/bad").passivate_idle()
+        host_of(platform, "shelf/bad").passivation.round()
         assert await bad.items() == ["later poison"]
 
 
@@ -301,7 +301,7 @@ async def test_77_an_entity_that_asks_to_leave_after_it_wrote_leaves_and_has_wri
         shelf = client.ref(Shelf, "s")
         await shelf.put_and_leave("a")
         host = host_of(platform, "shelf/s")
-        host.passivate_idle()
+        host.passivation.round()
         assert "shelf/s" not in host.cells
         with suppress(HandlerFailed):
             await shelf.put_and_raise("b")

@@ -481,6 +481,7 @@ def calls(store: PostgresStore, host: int) -> dict[str, Callable[[], Any]]:
         "outbox_counts": store.outbox_counts,
         "parked": lambda: store.parked(9),
         "due": lambda: store.due(["0"], 9, 9),
+        "remembered": lambda: store.remembered(["0"], 9),
         "schema": store.schema,
         "set_schema": lambda: store.set_schema("{}"),
         "scan": lambda: store.scan(0, 9),

@@ -100,7 +100,7 @@ async def break_tables(store: SqliteStore, *names: str) -> None:
 
 async def test_no_error_of_the_driver_ever_escapes(sqlite: SqliteStore) -> None:
     host = await sqlite.join(HOST)
-    await break_tables(sqlite, "entries", "outbox", "reminders", "shards", "meta")
+    await break_tables(sqlite, "entries", "outbox", "reminders", "remembered", "shards", "meta")
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "append": lambda: sqlite.append(host, numbers([entry("a/1", 1)])),
         "load": lambda: sqlite.load([Want("a/1", 9)]),
@@ -108,6 +108,7 @@ async def test_no_error_of_the_driver_ever_escapes(sqlite: SqliteStore) -> None:
         "outbox": lambda: sqlite.outbox(["0"], 9),
         "outbox_counts": sqlite.outbox_counts,
         "due": lambda: sqlite.due(["0"], 9, 9),
+        "remembered": lambda: sqlite.remembered(["0"], 9),
         "read_table": sqlite.read_table,
         "write_table": lambda: sqlite.write_table(1, 1, [], {}),
         "release": lambda: sqlite.release(host, ["0"]),

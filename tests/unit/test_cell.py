@@ -848,11 +848,11 @@ async def test_an_idle_entity_leaves_memory_and_comes_back_as_it_was() -> None:
         await lamp.put("y")
         host = platform.hosts["host-1"]
         clock.advance(59.0)
-        host.passivate_idle()
+        host.passivation.round()
         assert set(host.cells) == {"restless/a", "lamp/a"}
 
         clock.advance(2.0)
-        host.passivate_idle()
+        host.passivation.round()
 
         assert not host.cells
         await until(lambda: host.may_answer(clock.monotonic_s()))
@@ -867,7 +867,7 @@ async def test_an_entity_that_asks_for_it_leaves_memory_at_once_and_comes_back_a
         await till.add(4)
         await till.leave()
 
-        platform.hosts["host-1"].passivate_idle()
+        platform.hosts["host-1"].passivation.round()
 
         assert not platform.hosts["host-1"].cells
         assert await till.total() == 4
@@ -880,14 +880,14 @@ async def test_an_entity_does_not_leave_memory_while_it_works_or_its_commit_is_o
         slow = asyncio.create_task(client.ref(Till, "a").with_options(deadline_s=500).add_slowly("slow"))
         await REACHED["slow"].wait()
         clock.advance(200.0)
-        host.passivate_idle()
+        host.passivation.round()
         assert set(host.cells) == {"till/a"}
 
         store.hold()
         GATES["slow"].set()
         await until(lambda: store.waiting)
         clock.advance(200.0)
-        host.passivate_idle()
+        host.passivation.round()
         assert set(host.cells) == {"till/a"}
 
         store.let_go()

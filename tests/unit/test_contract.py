@@ -318,6 +318,15 @@ def test_options_that_are_no_options_are_refused() -> None:
             options = {"deadline_s": 1}  # type: ignore[assignment]  # noqa: RUF012 - on purpose
 
 
+def test_a_transient_entity_cannot_be_remembered() -> None:
+    with pytest.raises(
+        ContractError, match=r"Lamp is Transient: nothing would remember it after a crash\. Make it Durable"
+    ):
+
+        class Lamp(Transient[Total]):
+            options = EntityOptions(remember=True)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

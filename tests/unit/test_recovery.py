@@ -255,7 +255,7 @@ async def test_what_could_not_be_read_is_tried_again_after_a_while(store: Memory
 
         store._states["slate/s"] = row
         clock.advance(6)
-        host_of(platform, "slate/s").passivate_idle()
+        host_of(platform, "slate/s").passivation.round()
 
         assert await entity.read() == ["a"]
 

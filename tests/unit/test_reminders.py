@@ -115,7 +115,7 @@ async def test_a_reminder_rings_also_when_the_entity_has_left_memory() -> None:
         alarm = client.ref(Alarm, "a")
         await alarm.wake_me("tea", 60)
         clock.advance(61)
-        platform.hosts["host-1"].passivate_idle()
+        platform.hosts["host-1"].passivation.round()
         assert not platform.hosts["host-1"].cells
 
         await look(platform)
@@ -284,7 +284,7 @@ async def test_a_reminder_that_is_cancelled_or_set_anew_when_it_is_about_to_ring
             rows = await read(*args)
             await alarms[0].never_mind("x")
             await alarms[1].wake_me("x", 100)
-            host_of(platform, "alarm/a").passivate_idle()
+            host_of(platform, "alarm/a").passivation.round()
             return rows
 
         store.due = read_before_they_change  # type: ignore[method-assign, assignment]

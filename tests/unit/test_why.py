@@ -120,7 +120,7 @@ async def test_an_entity_that_has_left_memory_says_how_much_is_recorded_of_it() 
         till = client.ref(Till, "a")
         await till.add()
         await till.leave()
-        platform.hosts["host-1"].passivate_idle()
+        platform.hosts["host-1"].passivation.round()
 
         why = await in_time(till.why())
         assert (why.state, why.entries) == ("passive", 2)
@@ -273,7 +273,7 @@ async def test_a_stopped_entity_says_since_when_and_why() -> None:
 
 async def test_an_entity_that_asked_to_leave_memory_says_so() -> None:
     async with platforms.running(things.app) as (platform, client):
-        platform.hosts["host-1"].passivate_idle = lambda: None  # type: ignore[method-assign]  # no round comes in between
+        platform.hosts["host-1"].passivation.round = lambda: None  # type: ignore[method-assign]  # no round comes in between
         till = client.ref(Till, "a")
         await till.leave()
 

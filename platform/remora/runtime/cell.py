@@ -59,8 +59,9 @@ class Cell:
 
     __slots__ = (
         "busy_since_s", "commit", "entity", "failures_s", "forgot_ms", "host", "id", "kept", "key", "lanes",
-        "last_used_s", "mailbox", "marks", "n", "phase", "pumping", "reason", "reminders", "seq", "shard", "snapshot_n", "spec",
-        "tail_bytes", "task", "turn", "window",
+        "last_used_s", "mailbox", "marks", "n", "phase", "pumping", "reason", "reminders", "seen_s", "seq", "shard", "snapshot_n",
+        "spec", "state_bytes", "tail_bytes", "task", "turn", "unremembered",
+        "weight", "window",
     )  # fmt: skip
 
     def __init__(self, host: Host, shard: Shard, spec: EntitySpec, entity_id: str, key: str) -> None:
@@ -80,6 +81,8 @@ class Cell:
         """Entry of the last snapshot."""
         self.tail_bytes = 0
         """Bytes of events since then."""
+        self.state_bytes = 0
+        """Size of the state as JSON, when it was last read or written."""
         self.kept: tuple[int, ...] = ()
         """Entries of the snapshots known to be kept, oldest first."""
         self.marks: dict[str, int] | None = None
@@ -100,6 +103,12 @@ class Cell:
         self.busy_since_s = 0.0
         """Since when its handler runs, or since when it is in its phase if that is not READY; 0 before its first."""
         self.last_used_s = 0.0
+        self.seen_s = 0.0
+        """What ``last_used_s`` was when the hunt for room last passed."""
+        self.weight = 0
+        """Its estimated size as it counts in the host's, in units of passivation."""
+        self.unremembered = False
+        """Whether its type is remembered and the store does not know yet that it was in use."""
         self.pumping = False
         self.failures_s: list[float] | None = None
 
@@ -147,6 +156,8 @@ class Cell:
                     self._run(item)
                 except Exception as failure:  # noqa: BLE001 - what it raised outside of its handler concerns this entity alone
                     self._broke(item, failure)
+            if self.mailbox and self.phase is Phase.RECOVERING:
+                self.host.recovery.wanted(self)
         finally:
             self.pumping = False
 
@@ -302,8 +313,10 @@ class Cell:
             return
         self._record(ask, sink, VALUE, payload, turn, state, clean=True)
         if turn.passivate:
-            self.last_used_s = float("-inf")
-            self.shard.passivating.append(self)
+            if self.spec.options.remember and self.commit is not None:
+                self.commit.append.remembered[self.key] = None
+                self.unremembered = True
+            self.host.passivation.ask(self)
 
     def _record(
         self, ask: Ask, sink: Sink, verdict: int, payload: bytes, turn: Turn, state: bytes | None, *, clean: bool
@@ -340,17 +353,26 @@ class Cell:
         append.entries.append((self.key, self.n, self.seq, events, command_id, verdict, payload, now_ms, asked))
         if events is not None:
             self.tail_bytes += len(events)
+        if self.unremembered:
+            append.remembered[self.key] = (self.key, self.shard.key)
+            self.unremembered = False
         if state is not None:
             append.states[self.key] = (self.key, self.n, self.seq, state, self.spec.state_version)
+            self.state_bytes = len(state)
         if turn.erase:
             snapshots.erase(self, append)
         elif clean and snapshots.due(self):
             snapshots.add(self, append)
+        if turn.sends or turn.reminders or ask.flags & REMINDER:
+            self._owe(ask, turn, commit)
+        commit.answers.append((sink, ask.n, verdict, payload))
+
+    def _owe(self, ask: Ask, turn: Turn, commit: Commit) -> None:
+        """Add what a command sends and what is to ring to the commit that holds it."""
         if turn.sends:
             self.host.outbox.add(self, commit, turn.sends)
         if turn.reminders or ask.flags & REMINDER:
-            self.host.reminders.add(self, append, turn, ask)
-        commit.answers.append((sink, ask.n, verdict, payload))
+            self.host.reminders.add(self, commit.append, turn, ask)
 
     def open_commit(self) -> Commit:
         """Return the open commit, of which the entity is now a part."""
@@ -446,13 +468,13 @@ class Cell:
         if after_s > 0:
             self.host.loop.call_later(after_s, self._recover_after_backoff)
         else:
-            self.host.recover_after(self.commit, self)
+            self.host.recovery.after(self.commit, self)
 
     def _recover_after_backoff(self) -> None:
         if self.phase is Phase.BACKOFF:
             self.busy_since_s = self.host.clock.monotonic_s()
             self.phase = step(self.phase, Phase.RECOVERING)
-            self.host.recover_after(self.commit, self)
+            self.host.recovery.after(self.commit, self)
 
     def _abandon_task(self) -> None:
         task, working = self.task, self.turn

@@ -401,7 +401,11 @@ class HandOff:
         cell.window, cell.forgot_ms, cell.reminders = image.window, image.forgot_ms, image.reminders
         now_s = self._host.clock.monotonic_s()
         cell.failures_s = [now_s - age_s for age_s in image.failures_s] or None
+        cell.state_bytes = len(image.state)
+        cell.unremembered = spec.options.remember  # the store may know: it is told once more
         cell.phase = step(cell.phase, Phase.READY)
+        self._host.passivation.settle(cell)
+        self._host.passivation.recovered(cell)
         self.opened += 1
         return True
 

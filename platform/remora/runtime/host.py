@@ -19,10 +19,8 @@ import msgspec
 from remora.app import App
 from remora.client import Client
 from remora.clock import Clock
-from remora.contract import EntitySpec
 from remora.errors import (
     CallCycle,
-    Corrupt,
     HostGone,
     NotOwner,
     Overloaded,
@@ -33,20 +31,22 @@ from remora.errors import (
 )  # fmt: skip
 from remora.ids import check_entity_id
 from remora.journal import Store
-from remora.lifecycle import Phase, step
+from remora.lifecycle import Phase
 from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
 from remora.runtime import inspection
 from remora.runtime.backpressure import Backpressure
 from remora.runtime.calls import TurnCalls, cycle_message
 from remora.runtime.cell import Cell, Item
-from remora.runtime.committer import Commit, Committer, Sink
+from remora.runtime.committer import Committer, Sink
 from remora.runtime.deadlock import Deadlocks, waits_of
 from remora.runtime.handoff import HandOff, HandOver
 from remora.runtime.incarnation import PATIENCE_MAX_S, PATIENCE_MIN_S, Incarnations
 from remora.runtime.lease import Lease
 from remora.runtime.outbox import Outbox
 from remora.runtime.ownership import Ownership
+from remora.runtime.passivation import ROUND_S, Passivation
 from remora.runtime.recovery import Recovery
+from remora.runtime.remembered import Remembered
 from remora.runtime.reminders import Reminders
 from remora.runtime.session import Session
 from remora.runtime.shard import Shard
@@ -57,10 +57,6 @@ from remora.sharding.table import HostRow
 T = TypeVar("T")
 _json = msgspec.json.Encoder().encode
 _decode_events = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]]).decode
-HOUSEKEEPING_S = 0.25
-"""Seconds between rounds of passivation."""
-CORRUPT_S = 5.0
-"""Seconds after which an entity that could not be read is tried again when it is asked for."""
 SESSION_IDLE_S = 600.0
 """A client session that was silent so long is forgotten."""
 
@@ -128,7 +124,9 @@ class Host:
             settings.commit_timeout_s,
             self.incarnations.commits_failed,
         )
-        self.recovery = Recovery(self, settings.recoveries_max)
+        self.recovery = Recovery(self)
+        self.passivation = Passivation(self)
+        self.remembered = Remembered(self)
         self.outbox = Outbox(self, client)
         self.reminders = Reminders(self)
         self.backpressure = Backpressure(self)
@@ -215,9 +213,9 @@ class Host:
 
     async def _housekeeping(self) -> None:
         while True:
-            await asyncio.sleep(HOUSEKEEPING_S)  # noqa: TID251 - the period of housekeeping
+            await asyncio.sleep(ROUND_S)  # noqa: TID251 - the period of housekeeping
             try:
-                self.passivate_idle()
+                self.passivation.round()
             except Exception:  # one round that fails must not be the last
                 self.log.exception("a round of housekeeping failed")
             now_s = self.clock.monotonic_s()
@@ -313,7 +311,7 @@ class Host:
             self.spawn(inspection.events(self, spec, key, ask, sink))
         else:
             shard.commands += 1
-            (cell or self._activate(spec, shard, ask.id, key)).offer(ask, sink, deadline_s)
+            (cell or self.recovery.activate(spec, shard, ask.id, key)).offer(ask, sink, deadline_s)
 
     def _hold(self, ask: Ask, sink: Sink, deadline_s: float) -> None:
         """Keep new work back, in order, until durable sends are delivered: first come, first served."""
@@ -334,53 +332,7 @@ class Host:
         """Return an entity's activation, which begins now if there is none; None if the app does not have its type."""
         kind, _, ident = key.partition("/")
         spec = self.app.specs.get(kind)
-        return None if spec is None else self.cells.get(key) or self._activate(spec, shard, ident, key)
-
-    def _activate(self, spec: EntitySpec, shard: Shard, entity_id: str, key: str) -> Cell:
-        cell = self.cells[key] = Cell(self, shard, spec, entity_id, key)
-        cell.last_used_s = self.clock.monotonic_s()
-        if shard.images and self.handoff.open(cell):
-            return cell
-        if spec.durable:
-            self.recovery.add(cell)
-        else:
-            cell.entity = spec.cls()
-            cell.entity.id, cell.entity.state = entity_id, spec.state_type()
-            cell.phase = step(cell.phase, Phase.READY)
-        return cell
-
-    def recover_after(self, commit: Commit | None, cell: Cell) -> None:
-        """Recover a cell once ``commit`` is written."""
-        if not cell.spec.durable:
-            cell.entity = cell.spec.cls()
-            cell.entity.id, cell.entity.state = cell.id, cell.spec.state_type()
-            cell.phase = step(cell.phase, Phase.READY)
-            self.loop.call_soon(cell.pump)
-        elif commit is None or commit.done:
-            self.recovery.add(cell)
-        else:
-            commit.waiters.append(lambda _: self.recovery.add(cell))
-
-    def passivate_idle(self) -> None:
-        """Let entities leave memory that were idle for their type's time, or asked to."""
-        now_s = self.clock.monotonic_s()
-        for shard in self.shards.values():
-            shard.passivating = [cell for cell in shard.passivating if not self._passivate(cell, now_s)]
-        for cell in [c for c in self.cells.values() if now_s - c.last_used_s > c.spec.options.passivate_after_s]:
-            self._passivate(cell, now_s)
-        # What could not be read may have been mended: the next command looks again.
-        for cell in [c for c in self.cells.values() if c.phase is Phase.STOPPED and isinstance(c.reason, Corrupt)]:
-            if now_s - cell.last_used_s > CORRUPT_S:
-                del self.cells[cell.key]
-
-    def _passivate(self, cell: Cell, now_s: float) -> bool:
-        if now_s - cell.last_used_s <= cell.spec.options.passivate_after_s or cell.phase is Phase.GONE:
-            return True  # used again, or gone already
-        if not cell.idle or (cell.reminders and self.reminders.reading):
-            return False  # what is being read may be older than what it did with its reminders: it has to say so
-        cell.phase = Phase.GONE
-        del self.cells[cell.key]
-        return True
+        return None if spec is None else self.cells.get(key) or self.recovery.activate(spec, shard, ident, key)
 
     # -- what cells need -------------------------------------------------------------------------------
 
@@ -429,6 +381,8 @@ class Host:
             "dedicated": self.row.dedicated,
             "shards": len(self.shards),
             "live": len(self.cells),
+            "live_bytes": self.passivation.bytes,
+            "evicted": self.passivation.evicted,
             "commands": self.commands,
             "commits": self.committer.commits,
             "entries": self.committer.rows,
@@ -436,6 +390,8 @@ class Host:
             "recovered": self.recovery.count,
             "sent_warm": self.handoff.sent,
             "opened_warm": self.handoff.opened,
+            "recovering": self.recovery.waiting + self.recovery.at_once,
+            "recovering_most": self.recovery.most,
             "deadlocks": self.deadlocks.found,
             "blocked": self.watchdog.blocked,
             "outbox": self.outbox.pending,

@@ -194,7 +194,7 @@ def _working(host: Host, cell: Cell, now_s: float) -> Found | None:
     if committing:
         because = f"What it did has waited {how_long(written)} for the store to confirm the commit"
         return Found("committing", because, written)
-    if cell in cell.shard.passivating:
+    if host.passivation.asked(cell):
         return Found("passivating", "It asked to leave memory and does so at the next round")
     return None
 

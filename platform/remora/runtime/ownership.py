@@ -67,6 +67,7 @@ class Ownership:
             host.spawn(host.outbox.take_over(fresh))
         for shard, passengers in travelled:
             host.handoff.resume(shard, passengers)
+            host.remembered.take_over(fresh)
 
     async def release(self, targets: Mapping[str, str]) -> None:
         """Stop serving shards: running handlers end (bounded), all is flushed, what is known travels, the store is told.

@@ -2,63 +2,171 @@
 
 Snapshot, then the events behind it, page by page. A snapshot that cannot be read is no loss: an
 older one is taken, or none. Whatever else cannot be read concerns that entity alone.
+
+A failover asks for very many at once, and neither the store nor what runs already must suffer from it. So an entity
+needs a *permit* from when it is read until it runs: a host has ``Settings.recoveries_max`` of them, and no more than its
+part of ``recoveries_cluster_max``, by the number of hosts in the table that it follows anyway: nobody has to be
+asked. Those for which commands wait go first. Between a few of them the event loop gets its turn, so that entities
+which run go on running.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import random
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from remora.contract import EntitySpec
 from remora.errors import Corrupt, StoreUnavailable
 from remora.journal import PAGE_ENTRIES, Recovered, Tail, Want
 from remora.lifecycle import Phase, step
+from remora.messages import ADMITTED
+from remora.runtime.cell import Cell
 from remora.schema.reading import UnreadableEvent, UnreadableState, read_events, read_state
+from remora.sharding.table import Table
 
 if TYPE_CHECKING:
-    from remora.runtime.cell import Cell
+    from remora.runtime.committer import Commit
     from remora.runtime.host import Host
+    from remora.runtime.shard import Shard
     from remora.runtime.window import Decided
 
 _decode_marks = msgspec.json.Decoder(dict[str, int]).decode
-RETRY_S = 0.1
-"""Pause before the store is read again after it did not answer, in seconds."""
+RETRY_MIN_S = 0.1
+"""First pause before the store is read again after it did not answer, in seconds; each is twice as long as the one
+before, less up to half of it by chance: hosts that lost the store together do not come back together."""
+RETRY_MAX_S = 1.0
+"""Longest such pause, in seconds."""
 LONG_MAX = 2
 """Entities with more than a page of entries that are read back at the same time."""
+TURN_WORK = 32
+"""What is brought back in one turn of the loop: an entity counts one, and one more for each ``TURN_ENTRIES`` entries."""
+TURN_ENTRIES = 16
+SLICE_ENTRIES = TURN_WORK * TURN_ENTRIES
+"""Entries of one entity that are applied in one turn of the loop."""
+OTHERS = 8
+"""One in so many permits is for entities that no command waits for, also while commands wait for others."""
+
+
+def share(table: Table, host_max: int, cluster_max: int) -> int:
+    """Return how many entities a host may recover at once.
+
+    Args:
+        table: The hosts there are. Dedicated ones recover one entity each.
+        host_max: The most for one host.
+        cluster_max: The most for all hosts together; a host may always recover one.
+    """
+    dedicated = sum(1 for host in table.hosts.values() if host.dedicated)
+    shared = max(len(table.hosts) - dedicated, 1)
+    return max(1, min(host_max, (cluster_max - dedicated) // shared))
+
+
+def pause_s(failures: int, rng: random.Random) -> float:
+    """Return how long to leave a store in peace that did not answer so many times in a row, in seconds."""
+    return float(min(RETRY_MIN_S * 2 ** (failures - 1), RETRY_MAX_S)) * (1 - rng.random() / 2)
 
 
 class Recovery:
-    """Reads waiting cells back, at most ``recoveries_max`` per read, one read at a time."""
+    """Activates entities and reads them back, one read of many at a time.
 
-    def __init__(self, host: Host, recoveries_max: int) -> None:
+    Args:
+        host: The host.
+    """
+
+    def __init__(self, host: Host) -> None:
         self._host = host
-        self._max = recoveries_max
-        self._waiting: deque[Cell] = deque()
+        self._wanted: dict[Cell, None] = {}
+        """Those for which a command waits, in the order they came."""
+        self._others: dict[Cell, None] = {}
+        """Those that were activated for a reminder, a durable send or without a message."""
         self._task: asyncio.Task[None] | None = None
         self._long = asyncio.Semaphore(LONG_MAX)
         self._current: dict[str, Rebuild] = {}
         """Those with more pages to come; one that begins anew replaces the former."""
+        self._returned = asyncio.Event()
+        self._failures = 0
+        """Reads in a row that the store did not answer."""
+        self._reads = 0
+        self.at_once = 0
+        """Permits held now."""
+        self.most = 0
+        """Most permits held at once, so far."""
         self.count = 0
         """Entities recovered so far."""
         self.trouble = ""
         """Why the last read failed, until one succeeds."""
 
+    @property
+    def waiting(self) -> int:
+        """Return how many entities wait to be recovered."""
+        return len(self._wanted) + len(self._others)
+
+    @property
+    def permits(self) -> int:
+        """Return how many entities this host may recover at once, as things are."""
+        settings = self._host.settings
+        return share(self._host.client.table, settings.recoveries_max, settings.recoveries_cluster_max)
+
+    # -- what is asked ---------------------------------------------------------------------------------
+
+    def activate(self, spec: EntitySpec, shard: Shard, entity_id: str, key: str) -> Cell:
+        """Make an entity's cell; commands wait in its mailbox until it has its state."""
+        host = self._host
+        cell = host.cells[key] = Cell(host, shard, spec, entity_id, key)
+        cell.last_used_s = cell.seen_s = host.clock.monotonic_s()
+        host.passivation.activated(cell)
+        if shard.images and host.handoff.open(cell):
+            return cell
+        if spec.durable:
+            self.add(cell)
+        else:
+            self._begin_anew(cell)
+        return cell
+
+    def after(self, commit: Commit | None, cell: Cell) -> None:
+        """Recover a cell once ``commit`` is written."""
+        if not cell.spec.durable:
+            self._begin_anew(cell)
+            self._host.loop.call_soon(cell.pump)
+        elif commit is None or commit.done:
+            self.add(cell)
+        else:
+            commit.waiters.append(lambda _: self.add(cell))
+
+    @staticmethod
+    def _begin_anew(cell: Cell) -> None:
+        cell.entity = cell.spec.cls()
+        cell.entity.id, cell.entity.state = cell.id, cell.spec.state_type()
+        cell.phase = step(cell.phase, Phase.READY)
+
     def add(self, cell: Cell) -> None:
         """Recover a cell soon."""
-        self._waiting.append(cell)
+        if any(not ask.flags & ADMITTED for ask, _, _ in cell.mailbox):
+            self._others.pop(cell, None)
+            self._wanted[cell] = None
+        elif cell not in self._wanted:
+            self._others[cell] = None
         if self._task is None:
-            self._task = self._host.loop.create_task(self._run())
+            self._task = self._host.spawn(self._run())
+
+    def wanted(self, cell: Cell) -> None:
+        """Something has come into the mailbox of a recovering cell: if it is a command, the cell goes before others."""
+        if cell in self._others and not cell.mailbox[-1][0].flags & ADMITTED:
+            del self._others[cell]
+            self._wanted[cell] = None
 
     def place(self, cell: Cell) -> int:
         """Return how many cells are read back before this one, and one more; 0 if it is being read."""
-        return next((place for place, waiting in enumerate(self._waiting, 1) if waiting is cell), 0)
+        return next((place for place, one in enumerate(chain(self._wanted, self._others), 1) if one is cell), 0)
 
     @property
     def oldest_s(self) -> float | None:
         """Since when the one that has waited longest waits for its turn; None if none does."""
-        return (self._waiting[0].busy_since_s or self._waiting[0].last_used_s) if self._waiting else None
+        first = next(iter(self._wanted or self._others), None)
+        return None if first is None else first.busy_since_s or first.last_used_s
 
     async def close(self) -> None:
         """Stop reading."""
@@ -66,56 +174,93 @@ class Recovery:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    # -- reading ---------------------------------------------------------------------------------------
+
     async def _run(self) -> None:
         try:
-            while self._waiting:
-                await self._some()
+            while self.waiting:
+                room = self.permits - self.at_once
+                if room > 0:
+                    await self._some(room)
+                else:
+                    self._returned.clear()
+                    await self._returned.wait()
         finally:
             self._task = None
 
-    async def _some(self) -> None:
-        cells: dict[str, Cell] = {}
-        while self._waiting and len(cells) < self._max:
-            cell = self._waiting.popleft()
-            # One that restarts while its latest entry is being written comes again when that is done.
-            if cell.phase is Phase.RECOVERING and (cell.commit is None or cell.commit.done):
-                cells[cell.key] = cell
-        if cells:
-            await self._load(cells)
+    def _take(self, room: int) -> dict[str, Cell]:
+        """Choose whom to read next."""
+        self._reads += 1
+        least = room // OTHERS or int(self._reads % OTHERS == 0)
+        others = min(len(self._others), max(room - len(self._wanted), least))
+        chosen: dict[str, Cell] = {}
+        for waiting, count in ((self._wanted, room - others), (self._others, others)):
+            for cell in list(islice(waiting, count)):
+                del waiting[cell]
+                # One that restarts while its latest entry is being written comes again when that is done.
+                if cell.phase is Phase.RECOVERING and (cell.commit is None or cell.commit.done):
+                    chosen[cell.key] = cell
+        return chosen
 
-    async def _load(self, cells: dict[str, Cell], below: int = 0) -> None:
-        wants = [Want(cell.key, cell.spec.options.dedup_window, below) for cell in cells.values()]
+    async def _some(self, room: int) -> None:
+        cells = self._take(room)
+        kept = 0
+        self.at_once += len(cells)
+        self.most = max(self.most, self.at_once)
         try:
-            found = await self._host.store.load(wants)
+            if cells:
+                kept = await self._load(cells)
+            self._failures = 0
         except StoreUnavailable as error:
             self._host.log.warning("recovery waits for the store: %s", error)
             self.trouble = error.message
-            await asyncio.sleep(RETRY_S)  # noqa: TID251 - bounded pause between tries; waiting commands keep their deadlines
-            self._waiting.extend(cells.values())
-            return
+            self._failures += 1
+            for cell in cells.values():
+                self.add(cell)
+        finally:
+            self._give_back(len(cells) - kept)
+        if self._failures:
+            await asyncio.sleep(pause_s(self._failures, self._host.rng))  # noqa: TID251 - growing, bounded pause while the store is away; commands keep their deadlines
+
+    def _give_back(self, permits: int) -> None:
+        self.at_once -= permits
+        self._returned.set()
+
+    async def _load(self, cells: dict[str, Cell], below: int = 0) -> int:
+        """Read cells and bring them back; return how many have more to read and keep their permits."""
+        wants = [Want(cell.key, cell.spec.options.dedup_window, below) for cell in cells.values()]
+        try:
+            found = await self._host.store.load(wants)
+        except StoreUnavailable:
+            raise
         except Exception as error:  # noqa: BLE001 - something in the store cannot be read: find out whose it is
             if len(cells) > 1:
-                for cell in cells.values():
-                    await self._load({cell.key: cell}, below)
-                return
+                return sum([await self._load({cell.key: cell}, below) for cell in cells.values()])
             for cell in cells.values():
                 self._corrupt(cell, error)
-            return
+            return 0
         self.trouble = ""
+        kept = work = 0
         for recovered in found:
             cell = cells[recovered.entity]
             if cell.phase is Phase.RECOVERING:
-                await self._one(cell, recovered)
+                kept += await self._one(cell, recovered)
+            work += 1 + len(recovered.tail) // TURN_ENTRIES
+            if work >= TURN_WORK:
+                work = 0
+                await asyncio.sleep(0)  # noqa: TID251 - the loop's turn, for entities that run
+        return kept
 
     def _corrupt(self, cell: Cell, error: Exception) -> None:
         self._host.log.error("cannot recover %s", cell.key, exc_info=error)
         cell.stop(Corrupt(f"{cell.key} cannot be recovered: {error}", entity=cell.key))
 
-    async def _one(self, cell: Cell, recovered: Recovered) -> None:
+    async def _one(self, cell: Cell, recovered: Recovered) -> int:
+        """Bring one back; return 1 if it has more to read, and keeps its permit for that."""
         self._current.pop(cell.key, None)
         try:
             rebuild = Rebuild(cell, recovered)
-            rebuild.take(recovered.tail)
+            await self._apply(rebuild, recovered.tail)
         except UnreadableState as error:
             if cell.spec.kind == "event_sourced" and recovered.state_n:
                 self._host.log.warning(
@@ -124,40 +269,63 @@ class Recovery:
                     recovered.state_n,
                     error,
                 )
-                await self._load({cell.key: cell}, recovered.state_n)
-            else:
-                self._corrupt(cell, error)
+                return await self._load({cell.key: cell}, recovered.state_n)
+            self._corrupt(cell, error)
         except Exception as error:  # noqa: BLE001 - whatever a row or an apply raises, only this entity is concerned
             self._corrupt(cell, error)
         else:
-            if rebuild.complete:
-                self._ready(rebuild)
-            else:
+            if not rebuild.complete:
                 self._current[cell.key] = rebuild
                 self._host.spawn(self._pages(rebuild))
+                return 1
+            if cell.phase is Phase.RECOVERING:  # and has not left meanwhile
+                self._ready(rebuild)
+        return 0
+
+    @staticmethod
+    async def _apply(rebuild: Rebuild, tail: list[Tail]) -> None:
+        """Add a page of entries, so many in each turn of the loop."""
+        rebuild.take(tail[:SLICE_ENTRIES])
+        for start in range(SLICE_ENTRIES, len(tail), SLICE_ENTRIES):
+            await asyncio.sleep(0)  # noqa: TID251 - the loop's turn, for entities that run
+            rebuild.take(tail[start : start + SLICE_ENTRIES])
 
     async def _pages(self, rebuild: Rebuild) -> None:
         """Read what did not fit into the first page, beside other recoveries."""
         cell, host = rebuild.cell, self._host
-        async with self._long:
-            while not rebuild.complete:
-                tail = await host.patiently(lambda: host.store.entries(cell.key, rebuild.n, PAGE_ENTRIES))
-                if self._current.get(cell.key) is not rebuild or cell.phase is not Phase.RECOVERING:
-                    return  # it stopped, left this host, or began anew meanwhile
-                try:
-                    rebuild.take(tail)
-                except Exception as error:  # noqa: BLE001 - as above
-                    self._corrupt(cell, error)
-                    return
-        del self._current[cell.key]
-        self._ready(rebuild)
+        try:
+            async with self._long:
+                while not rebuild.complete:
+                    tail = await host.patiently(lambda: host.store.entries(cell.key, rebuild.n, PAGE_ENTRIES))
+                    if not self._is_current(rebuild):
+                        return
+                    await self._apply(rebuild, tail)
+            if self._is_current(rebuild):
+                del self._current[cell.key]
+                self._ready(rebuild)
+        except StoreUnavailable:  # this host is closed
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            if self._is_current(rebuild):
+                self._corrupt(cell, error)
+        finally:
+            if self._current.get(cell.key) is rebuild:
+                del self._current[cell.key]
+            self._give_back(1)
+
+    def _is_current(self, rebuild: Rebuild) -> bool:
+        """Return whether a cell still waits for this: it may have stopped, left this host, or begun anew."""
+        return self._current.get(rebuild.cell.key) is rebuild and rebuild.cell.phase is Phase.RECOVERING
 
     def _ready(self, rebuild: Rebuild) -> None:
         cell = rebuild.cell
         rebuild.finish()
         self.count += 1
         cell.phase = step(cell.phase, Phase.READY)
+        passivation = self._host.passivation
+        passivation.recovered(cell)
         cell.pump()
+        passivation.settle(cell)
 
 
 class Rebuild:
@@ -183,6 +351,7 @@ class Rebuild:
         self.marks: dict[str, int] | None = _decode_marks(recovered.marks) if recovered.marks else None
         self.window: dict[str, Decided] = {}
         self.forgot_ms = 0
+        self.state_bytes = len(recovered.state or "")
         self.entity = self.spec.cls()
         self.entity.id = cell.id
         self.entity.state = (
@@ -245,11 +414,12 @@ class Rebuild:
         cell.n = max(self.n, self.state_n, self.marks_n)
         cell.seq = self.seq
         cell.snapshot_n = self.state_n if self.spec.kind == "event_sourced" else self.marks_n
-        cell.tail_bytes = self.tail_bytes
+        cell.state_bytes, cell.tail_bytes = self.state_bytes, self.tail_bytes
         cell.kept = (self.state_n,) if self.state_n else ()
         cell.marks = self.marks
         # Its lanes stay: commands taken into the mailbox before or during recovery are taken.
         cell.window = self.window
         cell.forgot_ms = self.forgot_ms
         cell.reminders = None
+        cell.unremembered = self.spec.options.remember
         cell.commit = None

@@ -18,7 +18,7 @@ class Shard:
         epoch: Counts its owners; rises with each.
     """
 
-    __slots__ = ("accepting", "commands", "epoch", "host", "images", "key", "leaving_since_s", "passivating")
+    __slots__ = ("accepting", "commands", "epoch", "host", "images", "key", "leaving_since_s")
 
     def __init__(self, host: Host, key: str, epoch: int) -> None:
         self.host = host
@@ -29,8 +29,6 @@ class Shard:
         """Since when it does not: its hand-off began then."""
         self.commands = 0
         """Commands and queries taken so far: what the load of a shard is measured by."""
-        self.passivating: list[Cell] = []
-        """Cells that asked to leave memory."""
         self.images: dict[str, tuple[float, bytes]] = {}
         """What came with the shard of entities that nobody has asked for yet: (last used in seconds, image)."""
 

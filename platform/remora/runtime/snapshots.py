@@ -33,6 +33,7 @@ def add(cell: Cell, append: Append) -> None:
             _taken(cell)  # the next one is tried after as many entries again
             return
         append.snapshots[cell.key] = (cell.key, cell.n, cell.seq, state, spec.state_version, options.snapshots_kept)
+        cell.state_bytes = len(state)
         cell.kept = (*cell.kept, cell.n)[-options.snapshots_kept :]
         # Before as many have been taken as are kept, older ones may be in the store whose events must stay.
         upto = min(upto, cell.kept[0] if len(cell.kept) == options.snapshots_kept and options.delete_events else 0)
@@ -57,7 +58,7 @@ def erase(cell: Cell, append: Append) -> None:
     cell.reminders = dict.fromkeys(cell.reminders or {})
     for named in [named for named in append.reminders if named[0] == key]:
         del append.reminders[named]
-    cell.kept = (cell.n,)
+    cell.kept, cell.state_bytes = (cell.n,), len(state)
     _taken(cell)
 
 

@@ -38,7 +38,7 @@ def _text(data: bytes | None) -> str | None:
 
 def _check_text(append: Append) -> None:
     """Refuse, as a whole, what no database would take: bytes or names that are no UTF-8."""
-    reminders = (row for row in append.reminders.values() if row is not None)
+    reminders = (row for row in (*append.reminders.values(), *append.remembered.values()) if row is not None)
     others = (append.states, append.snapshots, append.marks, append.deletions, append.trims)
     rows = (append.entries, append.outbox, append.delivered, append.parked, append.reminders, reminders)
     try:
@@ -69,6 +69,8 @@ class MemoryStore:
         self._outbox: dict[tuple[str, int], tuple[str, int, str, bytes]] = {}
         self._parked: dict[tuple[str, int], str] = {}
         self._reminders: dict[tuple[str, str], ReminderSet] = {}
+        self._remembered: dict[str, str] = {}
+        """Entity → shard."""
         self._schema: str | None = None
         self._hosts: dict[int, HostRow] = {}
         self._standing: set[int] = set()
@@ -124,7 +126,7 @@ class MemoryStore:
             self._trim(entity, upto)
 
     def _append_owed(self, append: Append) -> None:
-        """Write what is owed to others and to later: sends and reminders."""
+        """Write what is owed to others and to later: sends, reminders, activation without being asked."""
         self._outbox.update({(row[0], row[1]): row for row in append.outbox})
         for key in append.delivered:
             self._outbox.pop(key, None)
@@ -138,6 +140,11 @@ class MemoryStore:
                 self._reminders.pop(named, None)
             else:
                 self._reminders[named] = reminder
+        for entity, remembered in append.remembered.items():
+            if remembered is None:
+                self._remembered.pop(entity, None)
+            else:
+                self._remembered[entity] = remembered[1]
 
     def _last(self, entity: str) -> int:
         return next(reversed(self._entries.get(entity, {})), 0)
@@ -214,6 +221,11 @@ class MemoryStore:
             if shard in wanted and due <= until_ms and (due, entity, name) > after
         ]
         return sorted(rows, key=lambda row: (row.due, row.entity, row.name))[:limit]
+
+    async def remembered(self, shards: Iterable[str], limit: int, after: str = "") -> list[str]:
+        """Read entities that are to be activated."""
+        wanted = set(shards)
+        return sorted(key for key, shard in self._remembered.items() if shard in wanted and key > after)[:limit]
 
     async def schema(self) -> str | None:
         """Return the description kept last."""

@@ -63,7 +63,7 @@ SELECT (SELECT (pg_current_xact_id()::text::bigint + base) << 20 FROM journal) +
 FROM host, unnest({_ENTRY_ARRAYS})
      WITH ORDINALITY AS u (entity, n, seq, events, command_id, verdict, reply, at, fingerprint, place)
 """  # noqa: S608 - constant text
-_APPEND_ALL = f"SELECT append_all($1, {_ENTRY_ARRAYS}, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
+_APPEND_ALL = f"SELECT append_all($1, {_ENTRY_ARRAYS}, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
 _TAIL = "json_build_array(n, seq, events, command_id, verdict, reply, at, fingerprint)"
 _LOAD = f"""
 SELECT w.entity, coalesce(p.n, s.n, 0), coalesce(p.seq, s.seq, 0), coalesce(p.state, s.state),
@@ -271,6 +271,8 @@ class PostgresStore:
                 list(append.marks.values()), append.outbox, append.delivered, append.parked,
                 [row for row in append.reminders.values() if row is not None],
                 [key for key, row in append.reminders.items() if row is None], list(append.trims.values()),
+                [row for row in append.remembered.values() if row is not None],
+                [(key,) for key, row in append.remembered.items() if row is None],
             )  # fmt: skip
             values = (*_columns(append.entries), *(rows_as_json(rows) for rows in parts))
             await connection.execute(_APPEND_ALL, incarnation, *values)
@@ -330,6 +332,11 @@ class PostgresStore:
                        WHERE due <= $1 AND (due, entity, name) > ($2, $3, $4) AND shard = ANY ($5::text[])
                        ORDER BY due, entity, name LIMIT $6"""
         return [ReminderRow(*row) for row in await self._read(statement, until_ms, *after, list(shards), limit)]
+
+    async def remembered(self, shards: Iterable[str], limit: int, after: str = "") -> list[str]:
+        """Read entities that are to be activated."""
+        statement = "SELECT entity FROM remembered WHERE entity > $1 AND shard = ANY ($2) ORDER BY entity LIMIT $3"
+        return [row[0] for row in await self._read(statement, after, list(shards), limit)]
 
     async def schema(self) -> str | None:
         """Return the description kept last."""

@@ -53,6 +53,7 @@ _decode_tail = msgspec.json.Decoder(list[Tail]).decode
 _decode_parked = msgspec.json.Decoder(list[ParkedRow]).decode
 _decode_scan = msgspec.json.Decoder(list[ScanRow]).decode
 _decode_states = msgspec.json.Decoder(list[StateRow]).decode
+_decode_keys = msgspec.json.Decoder(list[str]).decode
 _encode = msgspec.json.Encoder().encode
 
 _TAIL = "n, seq, events, command_id, verdict, reply, at, fingerprint"
@@ -312,12 +313,13 @@ class SqliteStore:
             append.entries, list(append.deletions.values()), list(append.states.values()),
             list(append.snapshots.values()), list(append.marks.values()), append.outbox, append.delivered,
             append.parked, [row for row in append.reminders.values() if row is not None], cancelled,
-            list(append.trims.values()),
+            list(append.trims.values()), [row for row in append.remembered.values() if row is not None],
+            [(key,) for key, row in append.remembered.items() if row is None],
         )  # fmt: skip
         values = (incarnation, *(rows_as_json(rows) for rows in columns))
         try:
             with self._turn_taken():
-                self._write.execute("INSERT INTO commits VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", values)
+                self._write.execute("INSERT INTO commits VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", values)
         except sqlite3.IntegrityError as error:
             if str(error) != "fenced":  # what the trigger raises; anything else is an entry number that is taken
                 raise
@@ -382,6 +384,14 @@ class SqliteStore:
             AND shard IN (SELECT value FROM json_each(?)) ORDER BY due, entity, name LIMIT ?)"""
         values = (until_ms, *after, _encode(list(shards)).decode(), limit)
         return await self._on(self._reader, self._one, statement, values, _decode_reminders)
+
+    async def remembered(self, shards: Iterable[str], limit: int, after: str = "") -> list[str]:
+        """Read entities that are to be activated."""
+        statement = """SELECT json_group_array(entity) FROM (
+            SELECT entity FROM remembered WHERE entity > ? AND shard IN (SELECT value FROM json_each(?))
+            ORDER BY entity LIMIT ?)"""
+        values = (after, _encode(list(shards)).decode(), limit)
+        return await self._on(self._reader, self._one, statement, values, _decode_keys)
 
     async def schema(self) -> str | None:
         """Return the description kept last."""

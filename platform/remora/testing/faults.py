@@ -204,6 +204,10 @@ class FaultyStore:
         """Read due reminders."""
         return await self._call("due", lambda: self.inner.due(shards, until_ms, limit, after))
 
+    async def remembered(self, shards: Iterable[str], limit: int, after: str = "") -> list[str]:
+        """Read entities that are to be activated."""
+        return await self._call("remembered", lambda: self.inner.remembered(shards, limit, after))
+
     async def schema(self) -> str | None:
         """Return the description kept last."""
         return await self._call("schema", self.inner.schema)

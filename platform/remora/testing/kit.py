@@ -350,7 +350,7 @@ class EntityKit(Generic[S, E]):
     def _turn_clock(self, host: Host, until_ms: int) -> None:
         while self._manual.now_ms() < until_ms:
             self._manual.advance(max((until_ms - self._manual.now_ms()) / 1000, 0.0005))
-        host.passivate_idle()
+        host.passivation.round()
 
     async def _ring(self, host: Host, row: ReminderRow) -> Outcome[S, E, None] | None:
         written, before = len(self.store.appends), len(self._watch.runs)

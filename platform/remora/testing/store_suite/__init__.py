@@ -19,12 +19,16 @@ Needs pytest and pytest-asyncio. Stores that pass keep every rule that Remora's 
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{part}" for part in ("journal", "membership", "outbox", "reminders", "rows", "snapshots"))
+    *(
+        f"{__name__}.{part}"
+        for part in ("journal", "membership", "outbox", "remembered", "reminders", "rows", "snapshots")
+    )
 )
 
 from remora.testing.store_suite.journal import JournalContract  # noqa: E402 - after their assertions are registered
 from remora.testing.store_suite.membership import MembershipContract  # noqa: E402 - as above
 from remora.testing.store_suite.outbox import OutboxContract  # noqa: E402 - as above
+from remora.testing.store_suite.remembered import RememberedContract  # noqa: E402 - as above
 from remora.testing.store_suite.reminders import ReminderContract  # noqa: E402 - as above
 from remora.testing.store_suite.rows import MakeStore  # noqa: E402 - as above
 from remora.testing.store_suite.snapshots import SnapshotContract  # noqa: E402 - as above
@@ -34,11 +38,14 @@ __all__ = [
     "MakeStore",
     "MembershipContract",
     "OutboxContract",
+    "RememberedContract",
     "ReminderContract",
     "SnapshotContract",
     "StoreContract",
 ]
 
 
-class StoreContract(JournalContract, SnapshotContract, ReminderContract, OutboxContract, MembershipContract):
+class StoreContract(
+    JournalContract, SnapshotContract, ReminderContract, RememberedContract, OutboxContract, MembershipContract
+):
     """All of the port ``remora.journal.Store``."""
