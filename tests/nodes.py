@@ -161,6 +161,10 @@ class Node:
         self.frozen = False
         return at_s
 
+    def terminate(self) -> None:
+        """Ask its `ray start` to end, as an operator or Kubernetes does: Ray drains it first."""
+        _signal(self._leader.pid, signal.SIGTERM)
+
     @property
     def ended(self) -> bool:
         """Whether what it was started with runs no more, by itself."""
@@ -248,7 +252,7 @@ class Nodes:
         folder = Path(self.head.temp_dir) / name
         folder.mkdir()
         mark = f"{self._token}/{name}"
-        found = {**environment(), **shape.environment, MARK: mark}
+        found = {**environment(), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "30", **shape.environment, MARK: mark}
         if self._own_machines:
             found[MACHINE] = name
         metrics, agent, agent_grpc, runtime_env = free_ports(4)

@@ -9,6 +9,7 @@ from remora.connection import connect
 from remora.entity import Durable, Entity, Event, EventSourced, Transient, command, query
 from remora.errors import (
     CallCycle,
+    CannotDrain,
     ClusterUnreachable,
     CommandIdReused,
     ContractError,
@@ -34,19 +35,23 @@ from remora.errors import (
     Unavailable,
     UnknownCommand,
     UnknownEntity,
+    UnknownNode,
     Verdict,
 )
 from remora.local import local
-from remora.options import EntityOptions
+from remora.options import EntityOptions, HostGroup
 from remora.settings import Settings
+from remora.sharding.allocation import Allocation, External, LeastShards, Move, Pinned, View
 from remora.supervision import Directive, Rule
 from remora.why import Why
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Allocation",
     "App",
     "CallCycle",
+    "CannotDrain",
     "Client",
     "ClusterUnreachable",
     "CommandIdReused",
@@ -59,14 +64,19 @@ __all__ = [
     "EntityOptions",
     "Event",
     "EventSourced",
+    "External",
     "HandlerFailed",
+    "HostGroup",
     "InvalidArgument",
     "InvalidId",
     "InvalidInput",
+    "LeastShards",
+    "Move",
     "NonDeterministic",
     "NotOwner",
     "Overloaded",
     "PayloadTooLarge",
+    "Pinned",
     "PortTaken",
     "Rejected",
     "RemoraError",
@@ -82,7 +92,9 @@ __all__ = [
     "Unavailable",
     "UnknownCommand",
     "UnknownEntity",
+    "UnknownNode",
     "Verdict",
+    "View",
     "Why",
     "command",
     "connect",

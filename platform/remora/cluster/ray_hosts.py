@@ -107,14 +107,17 @@ class RayHosts:
             await self.fill(missing)
             return
         quiet = not (missing or table.draining or registry.joining or registry.rebalance.under_way)
-        if quiet and self._count and (host := crowded(usable(nodes, registry.drained), hosts)) is not None:
+        if quiet and self._count and (host := crowded(self._usable(nodes), hosts)) is not None:
             self._log.info("host %s makes room: another node has fewer", host.name)
             await registry.set_draining([host.incarnation])
+
+    def _usable(self, nodes: Sequence[Node]) -> list[Node]:
+        return usable(nodes, self.registry.drained, self.registry.detection.doubted)
 
     def _wanted(self, nodes: Sequence[Node]) -> dict[str, str]:
         """Return slot → node (empty: any) of the hosts of the default group."""
         if self._count == 0:
-            return slots_of_nodes(usable(nodes, self.registry.drained))
+            return slots_of_nodes(self._usable(nodes))
         return {str(number): "" for number in range(1, self._count + 1)}
 
     async def fill_all(self) -> None:
@@ -147,7 +150,7 @@ class RayHosts:
         wanted = self._app.host_groups.get(group, HostGroup())
         options: dict[str, Any] = {"max_restarts": 0, **_as_options(wanted.resources)}
         selector = dict(wanted.labels)
-        nodes = usable(await asyncio.to_thread(read_nodes), self.registry.drained)
+        nodes = self._usable(await asyncio.to_thread(read_nodes))
         if not selector and any(HOST_LABEL in node.labels for node in nodes):
             selector[HOST_LABEL] = "true"
         node = self._node_of(slot) or ("" if selector and group else self._choose(nodes, wanted))
@@ -215,7 +218,8 @@ class RayHosts:
                 )
                 return
             except RayActorError as error:
-                await detection.reported(row.incarnation, f"Ray does not reach it ({first_line(error)})")
+                because = f"Ray does not reach it ({first_line(error)})"
+                await detection.reported(row.incarnation, because, doubt=True)
             if row.incarnation not in self.registry.current.hosts or row.name not in self._handles:
                 return
             await asyncio.sleep(WATCH_AGAIN_S)
@@ -266,9 +270,9 @@ class RayHosts:
     async def _dedicate(self, key: str) -> None:
         resources = self._app.spec(key.partition("/")[0]).options.resources
         options: dict[str, Any] = {"max_restarts": -1, **_as_options({"CPU": 0, **resources})}
-        nodes = usable(await asyncio.to_thread(read_nodes), self.registry.drained)
+        nodes = self._usable(await asyncio.to_thread(read_nodes))
         node = choose(nodes, [], {name: amount for name, amount in resources.items() if amount})
-        if node and self.registry.drained:  # Ray itself knows of no node that only we avoid
+        if node:  # Ray itself knows of no node that only we avoid
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
         with self.registry.starting(entity_name(self._app.name, key)):
             row = await self._create(entity_name(self._app.name, key), key, options)

@@ -42,13 +42,21 @@ def read_nodes() -> list[Node]:
     ]  # fmt: skip
 
 
-def usable(nodes: Sequence[Node], avoid: frozenset[str] = frozenset()) -> list[Node]:
+def usable(
+    nodes: Sequence[Node], avoid: frozenset[str] = frozenset(), doubted: frozenset[str] = frozenset()
+) -> list[Node]:
     """Return the nodes that may have new hosts.
 
     Args:
         nodes: All that are alive.
         avoid: Nodes that were asked to be emptied.
+        doubted: Nodes that may be gone without Ray knowing: taken only if there is no other.
     """
+    found = _usable(nodes, avoid)
+    return [node for node in found if node.id not in doubted] or found
+
+
+def _usable(nodes: Sequence[Node], avoid: frozenset[str]) -> list[Node]:
     labelled = [node for node in nodes if node.labels.get(HOST_LABEL) == "true"]
     return [
         node

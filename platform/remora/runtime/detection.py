@@ -18,6 +18,9 @@ from remora.sharding.membership import HostState, Watch
 if TYPE_CHECKING:
     from remora.runtime.registry import Registry
 
+DOUBT_S = 75.0
+"""Seconds for which a node is not given new hosts after one was lost without its word: Ray takes up to 65 s to find that
+a node is gone, and an actor that it places there meanwhile does not start."""
 LOOKS = 16
 """Looks at leases per time to live: how much later than its end a lost one is noticed. Each is one small read."""
 
@@ -40,6 +43,8 @@ class Detection:
 
         self.store_away_since_s: float | None = None
         """Since when leases cannot be read."""
+        self._doubted: dict[str, float] = {}
+        """Node → when a host of it was last lost without the node's word."""
         self._ending: set[int] = set()
         """Hosts whose shards are being given to others."""
         self._log = logging.getLogger("remora.registry")
@@ -74,6 +79,7 @@ class Detection:
                 # Before anything is written: on SQLite a frozen host may hold the turn to write.
                 await registry.hosts.kill(row)
                 if self.acting:
+                    self._doubt(row.node)
                     self._end(number, "its lease is over")
         if not self.acting:
             return
@@ -89,11 +95,19 @@ class Detection:
             now_s = self._registry.clock.monotonic_s()
             self.watch = membership.suspected(self.watch, number, because, now_s)
 
-    async def reported(self, number: int, because: str) -> None:
-        """Somebody got no answer from a host: if its process has ended for certain it is gone, else suspected."""
+    async def reported(self, number: int, because: str, *, doubt: bool = False) -> None:
+        """Somebody got no answer from a host: if its process has ended for certain it is gone, else suspected.
+
+        Args:
+            number: Its incarnation.
+            because: What was seen.
+            doubt: Whether its node may be gone with it.
+        """
         row = self._registry.current.hosts.get(number)
         if row is None or number in self._ending:
             return
+        if doubt:
+            self._doubt(row.node)
         if self.acting and await self._registry.hosts.ended(row):
             self._end(number, because)
         else:
@@ -104,10 +118,23 @@ class Detection:
         row = self._registry.current.hosts.get(number)
         if row is None or number in self._ending:
             return
+        if not proven:
+            self._doubt(row.node)
         if proven or await self._registry.hosts.kill(row):
             await self._gone(number, because)
         else:
             self.suspect(number, because)
+
+    def _doubt(self, node: str) -> None:
+        """A host is gone without its node having said so: perhaps the node is, and Ray does not know yet."""
+        now_s = self._registry.clock.monotonic_s()
+        self._doubted = {name: at_s for name, at_s in self._doubted.items() if now_s - at_s < DOUBT_S} | {node: now_s}
+
+    @property
+    def doubted(self) -> frozenset[str]:
+        """Nodes that are better not given new hosts while there are others."""
+        now_s = self._registry.clock.monotonic_s()
+        return frozenset(name for name, at_s in self._doubted.items() if now_s - at_s < DOUBT_S)
 
     def state(self, number: int) -> HostState:
         """Return where a host is in its life."""

@@ -1,0 +1,309 @@
+"""Several nodes: what happens to hosts and their entities when nodes come, leave, die and freeze.
+
+Nodes pass for machines of their own, so that nobody can prove the end of a process by its pid: what is
+not proven by a raylet that lives is waited for as long as a lease lasts. PostgreSQL stands behind it.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+import pytest
+import ray
+
+from remora import App, EntityOptions, HostGroup, Settings
+from remora.app import load_app
+from remora.cluster import bootstrap
+from remora.cluster.names import entity_name, registry_names
+from remora.cluster.transport import RayDirectory
+from remora.errors import CannotDrain, UnknownNode
+from remora.sharding.table import HostRow
+from tests import postgres
+from tests.integration.apps import Alone, Witness
+from tests.integration.conftest import Figure
+from tests.integration.running import listed, stop, until
+from tests.nodes import Node, Nodes, Shape, actor_process
+from tests.nodes import cluster as cluster_of_nodes
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+PATH = "tests.integration.test_nodes"
+SETTINGS = Settings(shards=24, rebalance_s=0.2)
+SOON_S = 30.0
+ENTITIES = [f"w{number}" for number in range(60)]
+
+
+class Painter(Witness):
+    """A witness that lives where its host group is."""
+
+    options = EntityOptions(host_group="bright")
+
+
+moving = App("moving", entities=[Witness, Alone], settings=SETTINGS)
+following = App("following", entities=[Witness], settings=SETTINGS)
+grouped = App(
+    "grouped", entities=[Witness, Painter], settings=SETTINGS,
+    host_groups={"bright": HostGroup(hosts=1, labels={"light": "bright"})},
+)  # fmt: skip
+
+
+class Running:
+    """An app on the nodes."""
+
+    def __init__(self, app: App, nodes: Nodes) -> None:
+        self.app = app
+        self.nodes = nodes
+        self.directory = RayDirectory(app.name)
+
+    async def __aenter__(self) -> Self:
+        self.client = await bootstrap.open_client(self.app)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.directory.leave()
+        await self.client.close()
+
+    def hosts(self, node: Node | None = None) -> list[HostRow]:
+        """Return the shared hosts, of one node or all."""
+        rows = [row for row in self.client.table.hosts.values() if not row.dedicated]
+        return [row for row in rows if node is None or node.has(row)]
+
+    def owned(self, node: Node) -> int:
+        """Return how many shards the hosts of a node have."""
+        return sum(len(self.client.table.owned_by(row.incarnation)) for row in self.hosts(node))
+
+    def settled(self, hosts: int) -> bool:
+        """Return whether so many hosts share all shards evenly."""
+        counts = [len(self.client.table.owned_by(row.incarnation)) for row in self.hosts()]
+        return len(counts) == hosts and sum(counts) == self.app.settings.shards and max(counts) - min(counts) <= 1
+
+    async def mark(self, number: int) -> None:
+        """Give every witness a number."""
+        refs = [self.client.ref(Witness, name).with_options(deadline_s=SOON_S) for name in ENTITIES]
+        await asyncio.gather(*(ref.mark(number) for ref in refs))
+
+    async def marks(self) -> list[list[int]]:
+        """Return what every witness knows."""
+        refs = [self.client.ref(Witness, name).with_options(deadline_s=SOON_S) for name in ENTITIES]
+        return list(await asyncio.gather(*(ref.marks() for ref in refs)))
+
+    async def leader(self) -> tuple[str, int, str]:
+        """Return name, pid and node of the registry that leads."""
+        name = (await self.directory.ask("status"))["leader"]
+        return (name, *await asyncio.to_thread(actor_process, ray.get_actor(name, "remora")))
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with cluster_of_nodes([Shape(cpus=2), Shape(cpus=2)]) as started:
+        yield started
+
+
+@asynccontextmanager
+async def running(name: str, nodes: Nodes, hosts: int) -> AsyncIterator[Running]:
+    path, url = f"{PATH}:{name}", await postgres.fresh_database()
+    app = load_app(path)
+    await bootstrap.ensure_platform(path, url, hosts)
+    try:
+        async with Running(app, nodes) as started:
+            yield started
+    finally:
+        await stop(app.name)
+        await postgres.drop_database(url)
+
+
+@pytest.fixture
+async def two(nodes: Nodes) -> AsyncIterator[Running]:
+    """Two hosts on two nodes."""
+    for _ in range(2 - len([node for node in nodes.alive if not node.frozen])):
+        await asyncio.to_thread(nodes.add, Shape(cpus=2))
+    async with running("moving", nodes, 2) as app:
+        await until(lambda: app.settled(2), SOON_S, "all shards are placed")
+        yield app
+
+
+def ends(app: Running) -> tuple[Node, Node]:
+    """Return the nodes of the two hosts."""
+    first, second = (app.nodes.of(row) for row in app.hosts())
+    assert first is not None
+    assert second is not None
+    assert first is not second, "hosts are spread over the nodes"
+    return first, second
+
+
+async def test_02_entities_of_a_node_that_is_killed_answer_on_a_survivor_with_their_state(
+    two: Running, figure: Figure
+) -> None:
+    await two.mark(1)
+    victim, _ = ends(two)
+    lost = {row.incarnation for row in two.hosts(victim)}
+
+    at = await asyncio.to_thread(victim.kill)
+    await two.mark(2)
+    figure("all entities answered again after", time.perf_counter() - at)
+
+    assert await two.marks() == [[1, 2]] * len(ENTITIES)
+    assert not lost & two.client.table.hosts.keys()
+    await until(lambda: two.settled(2), SOON_S, "the lost host is started on a node that stands")
+
+
+async def test_42_a_node_that_freezes_is_given_up_when_its_leases_are_over_and_commits_nothing_when_it_resumes(
+    two: Running, figure: Figure
+) -> None:
+    await two.mark(1)
+    name, _, where = await two.leader()
+    victim = next(node for node in ends(two) if node.id != where)
+    (frozen,) = two.hosts(victim)
+
+    at = await asyncio.to_thread(victim.freeze)
+    await two.mark(2)
+    figure("all entities answered again after", time.perf_counter() - at)
+    await asyncio.to_thread(victim.resume)
+    await two.mark(3)
+
+    assert await two.marks() == [[1, 2, 3]] * len(ENTITIES)
+    assert frozen.incarnation not in two.client.table.hosts
+    await until(lambda: frozen.pid not in victim.pids(), SOON_S, "the fenced host ends itself")
+    assert (await two.leader())[0] == name
+
+
+async def test_04_a_registry_whose_node_is_killed_is_followed_by_the_one_that_stands_by_and_no_shard_moves(
+    two: Running, figure: Figure
+) -> None:
+    (lead, standby), table = registry_names(two.app.name), two.client.table
+    await until(lambda: standby in listed(two.app.name), SOON_S, "the other registry stands by")
+    name, pid, where = await two.leader()
+    other = standby if name == lead else lead
+    assert (await asyncio.to_thread(actor_process, ray.get_actor(other, "remora")))[1] != where, "on another node"
+
+    at = time.perf_counter()
+    os.kill(pid, signal.SIGKILL)
+    await two.mark(1)
+    answered_s = time.perf_counter() - at
+    async with asyncio.timeout(SOON_S):
+        while (await two.leader())[0] != other:  # noqa: ASYNC110 - another process, which wakes nobody here
+            await asyncio.sleep(0.05)  # noqa: TID251 - as above
+    figure("commands went on after", answered_s)
+    figure("another registry leads after", time.perf_counter() - at)
+
+    assert {s: r.owner for s, r in two.client.table.shards.items()} == {s: r.owner for s, r in table.shards.items()}
+    assert await two.marks() == [[1]] * len(ENTITIES)
+
+
+async def test_05_a_new_node_is_used_without_being_told_and_entities_that_need_not_move_stay(
+    nodes: Nodes, figure: Figure
+) -> None:
+    async with running("following", nodes, 0) as app:
+        before = len([node for node in nodes.alive if not node.frozen])
+        await until(lambda: app.settled(before), SOON_S, "one host on each node, one CPU being left to gateways")
+        await app.mark(1)
+        owners = {shard: row.owner for shard, row in app.client.table.shards.items()}
+        at = time.perf_counter()
+
+        (new,) = await asyncio.to_thread(nodes.add, Shape(cpus=2))
+        joined = time.perf_counter()
+        await until(lambda: app.settled(before + 1), 60, "a host on the new node, with its share")
+        figure("the node joined after", joined - at)
+        figure("it had its share after that", time.perf_counter() - joined)
+
+        share = app.owned(new)
+        moved = [shard for shard, row in app.client.table.shards.items() if row.owner != owners[shard]]
+        assert len(moved) == share, "only what the new host got has moved"
+        await app.mark(2)
+        assert await app.marks() == [[1, 2]] * len(ENTITIES)
+
+
+async def test_16_a_drained_node_is_emptied_under_load_without_an_error_and_gets_no_host_until_that_is_taken_back(
+    two: Running, figure: Figure
+) -> None:
+    drained, other = ends(two)
+    stopping, errors, slowest = False, [], 0.0
+
+    async def load(name: str) -> int:
+        nonlocal slowest
+        number, ref = 0, two.client.ref(Witness, name)
+        while not stopping:
+            number += 1
+            began = time.perf_counter()
+            try:
+                await ref.mark(number)
+            except Exception as error:  # noqa: BLE001 - none is expected, of any kind
+                errors.append(error)
+            slowest = max(slowest, time.perf_counter() - began)
+        return number
+
+    loads = [asyncio.create_task(load(name)) for name in ENTITIES]
+    await asyncio.sleep(0.5)  # noqa: TID251 - some load before
+    at = time.perf_counter()
+
+    told = await two.directory.ask("drain", drained.id, within_s=SOON_S * 2)
+
+    figure("emptied after", time.perf_counter() - at)
+    await until(lambda: two.settled(2) and not two.hosts(drained), SOON_S, "two hosts, none of them on that node")
+    stopping = True
+    counts = await asyncio.gather(*loads)
+    figure("slowest command", slowest)
+    assert (told["node"], told["left"]) == (drained.id, [])
+    assert errors == []
+    assert await two.marks() == [list(range(1, count + 1)) for count in counts]
+    assert {two.nodes.of(row) for row in two.hosts()} == {other}
+    with pytest.raises(CannotDrain):
+        await two.directory.ask("drain", other.id)
+    with pytest.raises(UnknownNode, match=other.id):
+        await two.directory.ask("drain", "nowhere")
+
+    await two.directory.ask("undrain", drained.id)
+
+    await until(lambda: two.settled(2) and bool(two.hosts(drained)), 60, "a host moves to the node with fewer")
+    assert await two.marks() == [list(range(1, count + 1)) for count in counts]
+
+
+async def test_21_a_node_that_is_asked_to_end_is_emptied_before_it_goes(two: Running, figure: Figure) -> None:
+    await two.mark(1)
+    leaving, _ = ends(two)
+    (row,) = two.hosts(leaving)
+    at = time.perf_counter()
+
+    leaving.terminate()
+    await until(lambda: row.incarnation not in two.client.table.hosts, SOON_S, "its host has been let go")
+    figure("emptied after", time.perf_counter() - at)
+
+    gone = (await two.directory.ask("status"))["gone"]
+    assert {one["name"]: one["because"] for one in gone}[row.name] == "it was emptied"
+    await two.mark(2)
+    assert await two.marks() == [[1, 2]] * len(ENTITIES)
+    await asyncio.to_thread(leaving.kill)
+
+
+async def test_types_of_a_host_group_live_on_nodes_with_its_labels(nodes: Nodes) -> None:
+    (bright,) = await asyncio.to_thread(nodes.add, Shape(cpus=1, labels={"light": "bright"}))
+    async with running("grouped", nodes, 1) as app:
+        assert await app.client.ref(Painter, "p").with_options(deadline_s=SOON_S).mark(1) == 1
+        assert await app.client.ref(Witness, "w").with_options(deadline_s=SOON_S).mark(1) == 1
+
+        table = app.client.table
+        homes = {row.group: app.nodes.of(row) for row in app.hosts()}
+        owners = {name.rpartition(":")[0]: table.hosts[row.owner].group for name, row in table.shards.items()}
+        assert homes["bright"] is bright
+        assert owners == {"": "", "bright": "bright"}
+    await asyncio.to_thread(bright.kill)
+
+
+async def test_09_a_dedicated_entity_of_a_killed_node_comes_back_on_another_one_with_its_state(
+    two: Running, figure: Figure
+) -> None:
+    board = two.client.ref(Alone, "board").with_options(deadline_s=120)
+    assert await board.add(40) == 40
+    name = entity_name(two.app.name, "alone/board")
+    home = two.nodes.of(next(row for row in two.client.table.hosts.values() if row.name == name))
+    assert home is not None
+
+    at = await asyncio.to_thread(home.kill)
+
+    assert await board.add(2) == 42
+    figure("answered again after", time.perf_counter() - at)
+    now = next(row for row in two.client.table.hosts.values() if row.name == name)
+    assert two.nodes.of(now) is not home
