@@ -26,7 +26,7 @@ HOSTS_PER_NODE = 1
 """Two cores carry no more processes under load."""
 ENTITIES = 1200
 CLIENTS = ("client-1", "client-2")
-RATE = 100.0
+RATE = 80.0
 """Operations per second and client: what two cores take beside all these processes, with room to catch up."""
 PROGRESS_S = 60.0
 """Longest wait for the clients' first answers."""
