@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import platform
 import signal
@@ -137,7 +138,9 @@ async def _on_nodes(names: list[str], store: str, runs: int, status: Status) -> 
     """Measure rows that need several nodes."""
     records: list[Record] = []
     status.update(f"starting nodes, on {store}")
-    with tempfile.TemporaryDirectory(prefix="failover-", dir=FOLDER.absolute()) as folder:
+    folders = tempfile.TemporaryDirectory(prefix="failover-", dir=FOLDER.absolute())
+    # Ray tells of every process that is killed here, in many words.
+    with folders as folder, (FOLDER / "ray.err").open("w") as noise, contextlib.redirect_stderr(noise):
         async with staged(store, Path(folder), runs) as under_load:
             for name in names:
                 status.update(f"measuring {name}")

@@ -31,6 +31,8 @@ STORE = "REMORA_STORE"
 FOLLOW_NODES = 0
 """As a number of hosts: one per CPU of every node, less one where there are several."""
 START_S = 60.0
+EVEN = (0.5, 1.5)
+"""Least and most of its share that a host has when nothing has to move: by measured load some shards count for more."""
 LEADS_S = 2.0
 """Longest wait for a registry to say whether it leads, in seconds."""
 POLL_S = 0.02
@@ -113,10 +115,11 @@ class Stage:
         return len(shards) >= self.app.settings.shards and all(row.owner in here for row in shards.values())
 
     def balanced(self) -> bool:
-        """Return whether every node has as many hosts as it should, and all of them as many shards."""
+        """Return whether every node has as many hosts as it should, and each of them about its share of the shards."""
         counts = [len(self.client.table.owned_by(row.incarnation)) for row in self.hosts()]
+        share = self.app.settings.shards / (len(self.nodes.alive) * self.hosts_per_node)
         wanted = len(self.nodes.alive) * self.hosts_per_node
-        return self.settled() and len(counts) == wanted and max(counts) - min(counts) <= 1
+        return self.settled() and len(counts) == wanted and all(EVEN[0] <= one / share <= EVEN[1] for one in counts)
 
     async def add_node(self) -> Node:
         """Start another node with its own way to the store."""
