@@ -114,7 +114,7 @@ async def _measure(names: list[str], plan: Plan, runs: int) -> None:
         for store, rows in FAILOVER_ROWS.items():
             wanted = [name for name in names if name in rows]
             if wanted:
-                records += await _on_nodes(wanted, store, runs, status)
+                records += await _on_nodes(wanted, store, runs, console, status)
     write(records, FOLDER / "results.json")
     show(records, console)
     console.print(f"Load average after: {os.getloadavg()[0]:.2f}. Written to {FOLDER / 'results.json'}.")
@@ -134,14 +134,14 @@ async def _on_stage(names: list[str], store: str, plan: Plan, console: Console, 
     return records
 
 
-async def _on_nodes(names: list[str], store: str, runs: int, status: Status) -> list[Record]:
+async def _on_nodes(names: list[str], store: str, runs: int, console: Console, status: Status) -> list[Record]:
     """Measure rows that need several nodes."""
     records: list[Record] = []
     status.update(f"starting nodes, on {store}")
     folders = tempfile.TemporaryDirectory(prefix="failover-", dir=FOLDER.absolute())
     # Ray tells of every process that is killed here, in many words.
     with folders as folder, (FOLDER / "ray.err").open("w") as noise, contextlib.redirect_stderr(noise):
-        async with staged(store, Path(folder), runs) as under_load:
+        async with staged(store, Path(folder), runs, console.print) as under_load:
             for name in names:
                 status.update(f"measuring {name}")
                 async with under_load() as failing:

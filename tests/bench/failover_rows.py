@@ -65,6 +65,8 @@ class Loaded:
     on: Stage
     client: ClientProcess
     runs: int
+    say: Callable[[str], None]
+    """Told of every run: only the worst of them stands in the results."""
 
     async def answered_after(self, at_ns: int) -> float:
         """Ask every entity at once; return the seconds from ``at_ns`` until the last has answered."""
@@ -138,6 +140,7 @@ class FailoverRows:
             back = asyncio.create_task(peer_back(peer, at_ns))
             took_s.append(await self._loaded.answered_after(at_ns))
             peer_s = max(peer_s, await back)
+            self._loaded.say(f"{name}: {took_s[-1]:.2f} s")
             await self._loaded.restored()
         yield Record(name, max(took_s), "s", RAW, peer_s)
 
@@ -153,6 +156,7 @@ class FailoverRows:
             back = asyncio.create_task(peer_back(peer, at_ns))
             took_s.append(await self._loaded.answered_after(at_ns))
             peer_s = max(peer_s, await back)
+            self._loaded.say(f"{name}: {took_s[-1]:.2f} s")
             await self._on.add_node()
             await self._loaded.restored()
         yield Record(name, max(took_s), "s", RAW, peer_s)
@@ -168,6 +172,7 @@ class FailoverRows:
             at_ns = time.monotonic_ns()
             await asyncio.to_thread(node.freeze)
             took_s.append(await self._loaded.answered_after(at_ns))
+            self._loaded.say(f"failover.frozen: {took_s[-1]:.2f} s")
             if peer is not None:  # a minute: once is enough
                 peer_s = await peer_back(peer, at_ns)
             else:
@@ -194,6 +199,7 @@ class FailoverRows:
             os.kill(pid, signal.SIGKILL)
             await asyncio.sleep(4 * WARM_S)
             slowest.append(max(self._latencies(at_ns)))
+            self._loaded.say(f"failover.registry: {slowest[-1]:.2f} s")
             await self._loaded.restored()
         await self._no_errors("failover.registry")
         yield Record("failover.registry", max(slowest), "s")
@@ -214,6 +220,7 @@ class FailoverRows:
             await asyncio.sleep(WARM_S)
             latencies = sorted(self._latencies(at_ns, ended_ns))
             p99_ms.append(latencies[int(len(latencies) * 0.99)] * 1e3)
+            self._loaded.say(f"drain.p99: {p99_ms[-1]:.0f} ms of {len(latencies):,} commands in {took_s:.1f} s")
             await asyncio.to_thread(node.kill)
             await self._on.add_node()
             await self._loaded.restored()
@@ -270,20 +277,29 @@ class FailoverRows:
 
 @asynccontextmanager
 async def staged(
-    store: str, folder: Path, runs: int
+    store: str, folder: Path, runs: int, say: Callable[[str], None]
 ) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[FailoverRows]]]:
-    """Start a stage; give what puts it under load for one row, and judges that in the end."""
+    """Start a stage; give what puts it under load for one row, and judges that in the end.
+
+    Args:
+        store: ``sqlite`` or ``postgres``.
+        folder: For the witness's logs, and the store if it is a file.
+        runs: How often each row is measured.
+        say: Told of every run.
+    """
     if store == "postgres":
         staging = stage(app, APP_PATH, NODES, 1, durable=True)
     else:
         staging = stage_on_sqlite(app, APP_PATH, HOSTS_ON_SQLITE, folder)
     async with staging as on:
         logs: list[Path] = []
-        yield lambda: _under_load(on, folder, runs, logs)
+        yield lambda: _under_load(on, folder, runs, logs, say)
 
 
 @asynccontextmanager
-async def _under_load(on: Stage, folder: Path, runs: int, logs: list[Path]) -> AsyncIterator[FailoverRows]:
+async def _under_load(
+    on: Stage, folder: Path, runs: int, logs: list[Path], say: Callable[[str], None]
+) -> AsyncIterator[FailoverRows]:
     caller = f"load-{time.monotonic_ns()}"
     spec = Spec(
         on.nodes.address, str(folder / f"{caller}.log"), caller, 1, ENTITIES, RATE,
@@ -292,7 +308,7 @@ async def _under_load(on: Stage, folder: Path, runs: int, logs: list[Path]) -> A
     client = await ClientProcess.start(spec)
     try:
         await client.probe(ANSWERED_S)  # every entity is in memory then
-        on_load = Loaded(on, client, runs)
+        on_load = Loaded(on, client, runs, say)
         await on_load.restored()
         yield FailoverRows(on_load)
         client.stop_sending()
