@@ -87,9 +87,9 @@ def _stop(number: int, _: object) -> NoReturn:
 
 
 async def _measure(names: list[str], plan: Plan, runs: int) -> None:
-    console = Console()
+    console = Console(file=sys.stdout)  # this very one: others print into another at times
     if not console.is_terminal:
-        console = Console(width=120)  # the table is wider than what rich assumes of a file
+        console = Console(file=sys.stdout, width=120)  # the table is wider than what rich assumes of a file
     cores, load = os.cpu_count() or 1, os.getloadavg()[0]
     disk_ms = sync_ms(FOLDER)
     console.print(
@@ -140,7 +140,8 @@ async def _on_nodes(names: list[str], store: str, runs: int, console: Console, s
     status.update(f"starting nodes, on {store}")
     folders = tempfile.TemporaryDirectory(prefix="failover-", dir=FOLDER.absolute())
     # Ray tells of every process that is killed here, in many words.
-    with folders as folder, (FOLDER / "ray.err").open("w") as noise, contextlib.redirect_stderr(noise):
+    noise = (FOLDER / "ray.out").open("w")
+    with folders as folder, noise, contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
         async with staged(store, Path(folder), runs, console.print) as under_load:
             for name in names:
                 status.update(f"measuring {name}")
