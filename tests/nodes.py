@@ -40,7 +40,7 @@ POLL_S = 0.01
 ROOT = Path(__file__).parents[1]
 OBJECT_STORE_BYTES = 100 << 20
 """Nothing here puts objects into it."""
-STARTS_MAX = 3
+STARTS_MAX = 5
 """A raylet gives its agent 15 s to start and ends itself if that takes longer, which it may under load: as a
 machine's that failed to boot, its start is tried again."""
 

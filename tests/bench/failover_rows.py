@@ -76,9 +76,19 @@ class Loaded:
         """Return the incarnations that own shards."""
         return {row.owner for row in self.on.client.table.shards.values()}
 
-    async def restored(self) -> None:
-        """Wait until the platform is what it was before the fault, and under load for a while."""
+    async def restored(self, *, instead_of: Node | None = None) -> None:
+        """Wait until the platform is what it was before the fault, and under load for a while.
+
+        Args:
+            instead_of: A node that another one is to replace.
+        """
+        self.client.pause()  # processes start slowly beside a load that takes all of the machine
+        if instead_of is not None:
+            if not instead_of.dead:
+                await asyncio.to_thread(instead_of.kill)
+            await self.on.add_node()
         await until(self.on.balanced, RESTORED_S, "all nodes have their hosts and shards again")
+        self.client.go_on()
         await asyncio.sleep(WARM_S)
 
 
@@ -157,8 +167,7 @@ class FailoverRows:
             took_s.append(await self._loaded.answered_after(at_ns))
             peer_s = max(peer_s, await back)
             self._loaded.say(f"{name}: {took_s[-1]:.2f} s")
-            await self._on.add_node()
-            await self._loaded.restored()
+            await self._loaded.restored(instead_of=node)
         yield Record(name, max(took_s), "s", RAW, peer_s)
 
     async def frozen(self) -> AsyncIterator[Record]:
@@ -184,10 +193,8 @@ class FailoverRows:
             if after != before:
                 msg = f"hosts of the frozen node committed {after - before} entries after it was resumed"
                 raise RuntimeError(msg)
-            # Ray may have given it up by now, as it does after a minute: then another one takes its place.
-            await asyncio.to_thread(node.kill)
-            await self._on.add_node()
-            await self._loaded.restored()
+            # Ray may have given it up by now, as it does after a minute.
+            await self._loaded.restored(instead_of=node)
         yield Record("failover.frozen", max(took_s), "s", RAW, peer_s)
 
     async def registry(self) -> AsyncIterator[Record]:
@@ -221,9 +228,7 @@ class FailoverRows:
             latencies = sorted(self._latencies(at_ns, ended_ns))
             p99_ms.append(latencies[int(len(latencies) * 0.99)] * 1e3)
             self._loaded.say(f"drain.p99: {p99_ms[-1]:.0f} ms of {len(latencies):,} commands in {took_s:.1f} s")
-            await asyncio.to_thread(node.kill)
-            await self._on.add_node()
-            await self._loaded.restored()
+            await self._loaded.restored(instead_of=node)
         await self._no_errors("drain.p99")
         yield Record("drain.p99", max(p99_ms), "ms")
         yield Record("drain.took", took_s, "s")

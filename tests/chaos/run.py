@@ -84,10 +84,21 @@ class ClientProcess:
 
     async def probe(self, within_s: float) -> int:
         """Have it send every entity one more command at once; return when the last of them was answered."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
+        self._tell("probe")
         async with asyncio.timeout(within_s):
             return await self._probed.get()
+
+    def pause(self) -> None:
+        """Have it send nothing for a while."""
+        self._tell("pause")
+
+    def go_on(self) -> None:
+        """Have it send again."""
+        self._tell("go on")
+
+    def _tell(self, what: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what}\n".encode())
 
     def check(self) -> None:
         """Raise if it has ended.
