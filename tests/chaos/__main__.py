@@ -120,7 +120,7 @@ def show(result: Result, console: Console) -> None:
     console.print(
         f"{len(result.operations):,} operations ({', '.join(f'{count:,} {what}' for what, count in kinds.most_common())}) on "
         f"{len({one.key for one in result.operations}):,} entities; {result.entries:,} entries of {result.activations:,} "
-        f"activations; asked again after {dict(errors.most_common())}; all shards even {result.recovered_s:.1f} s after the "
+        f"activations; asked again after {dict(errors.most_common())}; calm {result.recovered_s:.1f} s after the "
         "last fault was over",
         highlight=False,
     )

@@ -1,8 +1,9 @@
 """A client process of the chaos: sends, asks again until it knows the outcome, and testifies.
 
 `python -m tests.chaos.client '{"address": …}'` sends until its input ends, then waits for the outcome of
-everything it sent, asks every entity once more, and leaves. Once a second it prints how far it is. For each
-line of input it sends one command to every entity at once, and prints when the last of them was answered.
+everything it sent, asks every entity once more, and leaves. Once a second it prints how far it is. A line of
+input `probe` has it send one command to every entity at once and print when the last of them was answered;
+`pause` and `go on` do what they say.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Load:
         self._witness = witness
         self._rng = random.Random(spec.seed)
         self._made = 0
+        self.paused = False
         self.under_way: set[asyncio.Task[None]] = set()
 
     async def send_until(self, stopping: asyncio.Event) -> None:
@@ -74,6 +76,8 @@ class Load:
         began_s, sent = time.perf_counter(), 0
         while not stopping.is_set():
             due = int((time.perf_counter() - began_s) * self._spec.rate)
+            if self.paused:
+                sent = due
             room = IN_FLIGHT_MAX - len(self.under_way)
             for _ in range(min(due - sent, room)):
                 self._spawn(self._one())
@@ -166,9 +170,12 @@ async def _report(witness: Witness, load: Load) -> None:
 
 
 async def _obey(load: Load, stopping: asyncio.Event) -> None:
-    """Probe for each line of input; stop when it ends."""
-    while await asyncio.to_thread(sys.stdin.readline):
-        print(json.dumps({"probed_ns": await load.probe()}), flush=True)  # noqa: T201 - as above
+    """Do what the lines of the input say; stop when it ends."""
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        if line == "probe\n":
+            print(json.dumps({"probed_ns": await load.probe()}), flush=True)  # noqa: T201 - as above
+        else:
+            load.paused = line == "pause\n"
     stopping.set()
 
 

@@ -11,21 +11,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ray.exceptions import RayError
-
-from remora.cluster.names import registry_name
-from remora.cluster.transport import find_actor
-from remora.errors import HostGone, RemoraError
+from remora.cluster.transport import RayDirectory
+from remora.errors import RemoraError
 from remora.sharding.table import HostRow
 from tests.chaos.plan import Fault, Step
 from tests.chaos.stage import Stage, until
-from tests.integration.running import listed
 from tests.nodes import Node
 
 T = TypeVar("T")
 NODES_MIN = 2
 """Nodes that serve beside the one that is taken away: to lose everything at once is not what a plan means."""
-TURN_S = 120.0
+TURN_S = 180.0
 """Longest wait for enough nodes to serve."""
 DRAIN_S = 60.0
 
@@ -144,35 +140,28 @@ class Faults:
         return node.name + (", with the registry" if where is node else "")
 
     async def _drain(self, step: Step) -> str:
-        try:
-            registry = await find_actor(registry_name(self._stage.app.name))
-        except HostGone as gone:
-            raise Skipped(str(gone)) from gone
-        if not hasattr(registry, "drain"):
-            why = "this registry cannot"
-            raise Skipped(why)
         node = await self._node(step)
         self._draining.add(node.id)
-        self._spawn(self._drain_node(node, registry))
+        self._spawn(self._drain_node(node))
         return node.name
 
-    async def _drain_node(self, node: Node, registry: Any) -> None:  # noqa: ANN401 - an actor handle
+    async def _drain_node(self, node: Node) -> None:
         """Empty a node beside other faults, put another in its place, and take it away."""
+        directory = RayDirectory(self._stage.app.name)
         began_s = time.perf_counter()
         while True:
             try:
-                async with asyncio.timeout(DRAIN_S):
-                    await registry.drain.remote(node.id)
-                break
-            except (RayError, RemoraError, TimeoutError) as error:
+                found = await directory.ask("drain", node.id, within_s=DRAIN_S)
+            except RemoraError as error:
                 # A registry that was killed in between is asked again: a drain is an intention, not a promise.
                 if time.perf_counter() - began_s > DRAIN_S:
-                    self._say(f"          {node.name} was not emptied: {type(error).__name__}")
+                    self._say(f"          {node.name} was not emptied: {error}")
                     break
                 await asyncio.sleep(0.2)  # noqa: TID251 - until another registry answers
-                with contextlib.suppress(HostGone):
-                    registry = await find_actor(registry_name(self._stage.app.name))
-        self._say(f"          {node.name} emptied after {time.perf_counter() - began_s:.1f} s")
+            else:
+                took_s = time.perf_counter() - began_s
+                self._say(f"          {node.name} emptied after {took_s:.1f} s, {len(found['left'])} shards left")
+                break
         await self._add_node()
         if not node.dead:
             await asyncio.to_thread(node.kill)
@@ -187,9 +176,9 @@ class Faults:
 
     async def _kill_registry(self, step: Step) -> str:
         del step
-        where = await self._registry()
+        where = await self._stage.registry()
         if where is None:
-            why = "none runs"
+            why = "none leads"
             raise Skipped(why)
         pid, node = where
         os.kill(pid, signal.SIGKILL)
@@ -245,14 +234,8 @@ class Faults:
         await until(enough, TURN_S, "enough nodes serve to take one away")
         return self._pick(step, self._serving(), "no node serves")
 
-    async def _registry(self) -> tuple[int, Node | None] | None:
-        name = registry_name(self._stage.app.name)
-        actors = await asyncio.to_thread(listed, self._stage.app.name)
-        pid = int(actors[name].pid) if name in actors else 0
-        return (pid, self._stage.nodes.of_pid(pid)) if pid else None
-
     async def _registry_node(self) -> Node | None:
-        where = await self._registry()
+        where = await self._stage.registry()
         return where[1] if where else None
 
     def _name(self, row: HostRow) -> str:

@@ -26,7 +26,7 @@ HOSTS_PER_NODE = 1
 """Two cores carry no more processes under load."""
 ENTITIES = 1200
 CLIENTS = ("client-1", "client-2")
-RATE = 100.0
+RATE = 80.0
 """Operations per second and client: what two cores take beside all these processes, with room to catch up."""
 PROGRESS_S = 60.0
 """Longest wait for the clients' first answers."""
@@ -84,10 +84,21 @@ class ClientProcess:
 
     async def probe(self, within_s: float) -> int:
         """Have it send every entity one more command at once; return when the last of them was answered."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
+        self._tell("probe")
         async with asyncio.timeout(within_s):
             return await self._probed.get()
+
+    def pause(self) -> None:
+        """Have it send nothing for a while."""
+        self._tell("pause")
+
+    def go_on(self) -> None:
+        """Have it send again."""
+        self._tell("go on")
+
+    def _tell(self, what: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what}\n".encode())
 
     def check(self) -> None:
         """Raise if it has ended.

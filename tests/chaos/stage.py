@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import sqlite3
 import threading
@@ -13,17 +14,27 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import asyncpg
+from ray.exceptions import RayError
 
 from remora import App, Client
 from remora.cluster import bootstrap
+from remora.cluster.names import registry_names
+from remora.cluster.transport import find_actor
+from remora.errors import HostGone
 from remora.sharding.table import HostRow
 from tests import postgres
-from tests.nodes import Node, Nodes, Shape, cluster
+from tests.nodes import Node, Nodes, Shape, cluster, where
 from tests.proxy import Proxy
 
 T = TypeVar("T")
 STORE = "REMORA_STORE"
+FOLLOW_NODES = 0
+"""As a number of hosts: one per CPU of every node, less one where there are several."""
 START_S = 60.0
+EVEN = (0.5, 1.5)
+"""Least and most of its share that a host has when nothing has to move: by measured load some shards count for more."""
+LEADS_S = 2.0
+"""Longest wait for a registry to say whether it leads, in seconds."""
 POLL_S = 0.02
 
 
@@ -85,6 +96,17 @@ class Stage:
         rows = sorted(self.client.table.hosts.values(), key=lambda row: row.incarnation)
         return [row for row in rows if node is None or node.has(row)]
 
+    async def registry(self) -> tuple[int, Node | None] | None:
+        """Return the process of the registry that leads, and its node if it is not the head; None if none leads."""
+        for name in registry_names(self.app.name):
+            with contextlib.suppress(HostGone, RayError, TimeoutError):
+                handle: Any = await find_actor(name)
+                async with asyncio.timeout(LEADS_S):
+                    if await handle.leads.remote():
+                        pid, node = await handle.__ray_call__.remote(where)
+                        return pid, next((one for one in self.nodes.all if one.id == node), None)
+        return None
+
     def settled(self) -> bool:
         """Return whether every shard has a host that lives on a running node."""
         alive = {node.id for node in self.nodes.alive if not node.frozen}
@@ -93,15 +115,16 @@ class Stage:
         return len(shards) >= self.app.settings.shards and all(row.owner in here for row in shards.values())
 
     def balanced(self) -> bool:
-        """Return whether every node has as many hosts as it should, and all of them as many shards."""
+        """Return whether every node has as many hosts as it should, and each of them about its share of the shards."""
         counts = [len(self.client.table.owned_by(row.incarnation)) for row in self.hosts()]
+        share = self.app.settings.shards / (len(self.nodes.alive) * self.hosts_per_node)
         wanted = len(self.nodes.alive) * self.hosts_per_node
-        return self.settled() and len(counts) == wanted and max(counts) - min(counts) <= 1
+        return self.settled() and len(counts) == wanted and all(EVEN[0] <= one / share <= EVEN[1] for one in counts)
 
     async def add_node(self) -> Node:
         """Start another node with its own way to the store."""
         proxy = self.proxies.add()
-        (node,) = await asyncio.to_thread(self.nodes.add, _shape(proxy.url, self.hosts_per_node))
+        (node,) = await asyncio.to_thread(self.nodes.add, _shape(proxy.url, _cpus(self.hosts_per_node)))
         self.proxy_of[node.name] = proxy
         return node
 
@@ -129,9 +152,9 @@ async def stage(
     with _server(durable=durable) as url, Proxies(url) as proxies:
         head, *others = [proxies.add() for _ in range(nodes + 1)]
         # Not in a thread: whoever is interrupted while it runs could not stop what it started.
-        with cluster([_shape(way.url, hosts_per_node) for way in others], head={STORE: head.url}) as started:
+        with cluster([_shape(way.url, _cpus(hosts_per_node)) for way in others], head={STORE: head.url}) as started:
             ways = dict(zip((node.name for node in started.all), others, strict=True))
-            async with _running(app, app_path, nodes * hosts_per_node) as client:
+            async with _running(app, app_path, FOLLOW_NODES) as client:
                 made = Stage(app, url, started, proxies, client, ways, hosts_per_node)
                 await until(made.balanced, START_S, "all shards are placed evenly")
                 yield made
@@ -165,8 +188,13 @@ async def _running(app: App, app_path: str, hosts: int) -> AsyncIterator[Client]
         yield client
 
 
-def _shape(url: str, hosts: int) -> Shape:
-    return Shape(cpus=hosts, environment={STORE: url})
+def _cpus(hosts: int) -> int:
+    """Return how many CPUs a node has to have for so many hosts: of several, one is left to gateways."""
+    return hosts + 1 if hosts > 1 else 1
+
+
+def _shape(url: str, cpus: int) -> Shape:
+    return Shape(cpus=cpus, environment={STORE: url})
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def chaos(folder: Path, *options: str) -> str:
     return done.stdout
 
 
-@pytest.mark.timeout(330)
+@pytest.mark.timeout(420)
 def test_a_host_a_node_a_frozen_node_the_registry_and_the_store_fail_under_load_and_every_promise_is_kept(
     tmp_path: Path,
 ) -> None:
@@ -32,6 +32,6 @@ def test_a_host_a_node_a_frozen_node_the_registry_and_the_store_fail_under_load_
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(900)
 def test_everything_fails_again_and_again_under_load_for_minutes_and_every_promise_is_kept(tmp_path: Path) -> None:
     print(chaos(tmp_path, "--minutes", str(SLOW_MINUTES)))  # noqa: T201 - shown with -s

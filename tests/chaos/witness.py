@@ -115,5 +115,6 @@ def read(lines: Iterable[str], caller: str) -> list[Operation]:
 
 
 def read_logs(paths: Sequence[Path]) -> list[Operation]:
-    """Return the operations of several clients."""
-    return [one for path in paths for one in read(path.read_text(encoding="utf-8").splitlines(), path.stem)]
+    """Return the operations of several clients, which may still be writing."""
+    whole = {path: path.read_text(encoding="utf-8").rpartition("\n")[0] for path in paths}
+    return [one for path, text in whole.items() for one in read(text.splitlines(), path.stem)]
