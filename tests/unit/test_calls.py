@@ -9,9 +9,24 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from remora import CallCycle, Client, ContractError, DeadlineExceeded, HandlerFailed, Rejected
+from remora import (
+    App,
+    CallCycle,
+    Client,
+    ContractError,
+    DeadlineExceeded,
+    Directive,
+    Durable,
+    EntityOptions,
+    HandlerFailed,
+    Rejected,
+    Rule,
+    command,
+)
 from remora.local import LocalPlatform
+from remora.runtime import deadlock
 from remora.testing import FaultyStore, ManualClock
 from tests import flows, platforms, things
 from tests.clock import turns, until
@@ -162,6 +177,145 @@ async def test_entities_that_wait_for_each_other_are_found_and_the_youngest_give
         assert loop.time() - began < 2.0, "long before the deadline of 3 s"
         assert sum(host.deadlocks.found for host in platform.hosts.values()) == 1
         assert await client.ref(Relay, ring[0]).round_trip([ring[1]]) == 1
+
+
+async def test_a_deadlock_that_forms_long_after_its_youngest_began_to_wait_is_found_as_soon_as_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # After its first look the one that waits looks no more by itself, within this test.
+    monkeypatch.setattr(deadlock, "LOOK_AFTER_S", 60.0)
+    async with running(hosts=2) as (platform, client):
+        near, far = await _two_on_different_hosts(platform)
+        older = asyncio.ensure_future(client.ref(Relay, near).call_at(far, "older"))
+        await REACHED["older"].wait()
+        youngest = asyncio.ensure_future(client.ref(Relay, far).call_at(near, "youngest"))
+        await REACHED["youngest"].wait()
+        GATES["youngest"].set()
+        host = host_of(platform, f"relay/{far}")
+        await until(lambda: host.deadlocks._looking)
+        await turns(50)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        GATES["older"].set()
+        with pytest.raises(CallCycle, match=f"relay/{far} would wait for ever"):
+            await youngest
+
+        assert await older == 1
+        assert loop.time() - began < 1.0, "0.1 s and what it takes to ask around"
+
+
+async def _two_on_different_hosts(platform: LocalPlatform) -> tuple[str, str]:
+    owners = {name: host_of(platform, f"relay/{name}").name for name in "abcdefghijklmnop"}
+    other = next(name for name, owner in owners.items() if owner != owners["a"])
+    return "a", other
+
+
+class Ledger(BaseModel):
+    calls: int = 0
+
+
+class Hermit(Durable[Ledger]):
+    """Lives alone and calls those who live together, or another hermit."""
+
+    options = EntityOptions(placement="dedicated", deadline_s=3.0, supervision=(Rule(directive=Directive.RESUME),))
+
+    @command
+    async def visit(self, who: str, name: str) -> int:
+        things.RUNS.append("visit")
+        if name:
+            await things.gate(name)
+        return 1 + await self.ref(Guest, who).visit(self.id, "")
+
+
+class Guest(Durable[Ledger]):
+    """Calls hermits, several at once if told to."""
+
+    options = EntityOptions(deadline_s=3.0, supervision=(Rule(directive=Directive.RESUME),))
+
+    @command
+    async def visit(self, who: str, name: str) -> int:
+        things.RUNS.append("visit")
+        if name:
+            await things.gate(name)
+        return 1 + await self.ref(Hermit, who).visit(self.id, "")
+
+    @command
+    async def visit_both(self, guests: list[str], name: str) -> list[int]:
+        things.RUNS.append("visit_both")
+        await things.gate(name)
+        return list(await asyncio.gather(*(self.ref(Guest, guest).rest(name + guest) for guest in guests)))
+
+    @command
+    async def visit_guest(self, who: str, name: str) -> int:
+        things.RUNS.append("visit_guest")
+        await things.gate(name)
+        return await self.ref(Guest, who).rest("")
+
+    @command
+    async def rest(self, name: str) -> int:
+        if name:
+            await things.gate(name)
+        return 1
+
+
+hermits = App("hermits", entities=[Hermit, Guest], settings=flows.SETTINGS)
+
+
+async def test_a_call_cycle_through_a_dedicated_entity_is_refused_at_once_and_the_chain_is_named() -> None:
+    async with platforms.running(hermits, hosts=2) as (_, client):
+        with pytest.raises(CallCycle, match="hermit/h → guest/g → hermit/h"):
+            await client.ref(Hermit, "h").visit("g", "")
+        with pytest.raises(CallCycle, match="guest/g → hermit/h → guest/g"):
+            await client.ref(Guest, "g").visit("h", "")
+
+
+async def test_a_dedicated_entity_and_another_that_wait_for_each_other_are_found() -> None:
+    async with platforms.running(hermits, hosts=2) as (platform, client):
+        asked = [asyncio.ensure_future(client.ref(Hermit, "h").visit("g", "go"))]
+        await until(lambda: things.RUNS.count("visit") == 1)
+        asked.append(asyncio.ensure_future(client.ref(Guest, "g").visit("h", "go")))
+        await until(lambda: things.RUNS.count("visit") == 2)
+        GATES["go"].set()
+
+        results = await asyncio.gather(*asked, return_exceptions=True)
+
+        # One gives up; the other's call then reaches an entity that calls back, which is a cycle by itself.
+        assert all(isinstance(result, CallCycle) for result in results)
+        assert sum(host.deadlocks.found for host in platform.hosts.values()) == 1
+        assert any("would wait for ever" in str(result) for result in results)
+
+
+async def test_of_several_calls_at_once_the_one_that_is_part_of_a_deadlock_is_found() -> None:
+    async with platforms.running(hermits, hosts=3) as (platform, client):
+        both = asyncio.ensure_future(client.ref(Guest, "a").visit_both(["idle", "b"], "go"))
+        await REACHED["go"].wait()
+        back = asyncio.ensure_future(client.ref(Guest, "b").visit_guest("a", "back"))
+        await REACHED["back"].wait()
+        GATES["go"].set()
+        await REACHED["goidle"].wait()
+        GATES["back"].set()
+
+        with pytest.raises(CallCycle, match=r"guest/b → guest/a → guest/b|guest/a → guest/b → guest/a"):
+            await back  # the youngest
+
+        for gate in ("goidle", "gob"):
+            GATES[gate].set()
+        assert await both == [1, 1]
+        assert sum(host.deadlocks.found for host in platform.hosts.values()) == 1
+
+
+async def test_a_chain_of_calls_is_bounded_by_the_deadline_of_the_command_that_began_it() -> None:
+    async with running(hosts=3) as (_, client):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        with pytest.raises(DeadlineExceeded) as caught:
+            await client.ref(Relay, "r").with_options(deadline_s=0.3, command_id="all").call_at("s", "never")
+
+        assert (caught.value.command_id, loop.time() - began < 1.0) == ("all", True)
+        GATES["never"].set()
+        assert await client.ref(Relay, "r").round_trip(["s", "t"]) == 2
 
 
 async def test_a_slow_callee_that_waits_for_nobody_is_no_deadlock() -> None:

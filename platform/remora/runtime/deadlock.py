@@ -4,7 +4,8 @@ A chain that comes back to itself is refused at once (``CallCycle``). Waits that
 looked for only once a call has taken a while: from the waiting entity along the calls that are
 open, asking each entity's host what its running handler waits for. A way that comes back is
 walked a second time: calls that are open both times were open together in between, so that what
-is found is a deadlock and not two moments put together. The youngest of its handlers fails.
+is found is a deadlock and not two moments put together. The youngest of its handlers fails; whoever finds a
+deadlock of which another is the youngest has that one look at once, however long ago it began to wait.
 """
 
 from __future__ import annotations
@@ -82,17 +83,23 @@ class Deadlocks:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._looking: set[int] = set()
+        self._looking: dict[int, asyncio.Event] = {}
+        """Handlers that look → set to have them look again at once."""
         self.found = 0
         """Deadlocks in which an entity of this host gave up."""
 
     def look(self, turn: Turn) -> None:
         """Look for a deadlock that a handler may be part of, as long as it waits."""
         if id(turn) not in self._looking:
-            self._looking.add(id(turn))
-            self._host.spawn(self._look(turn))
+            again = self._looking[id(turn)] = asyncio.Event()
+            self._host.spawn(self._look(turn, again))
 
-    async def _look(self, turn: Turn) -> None:
+    def look_now(self, cell: Cell | None) -> None:
+        """Have an entity's handler look at once, if it looks at all: one that has just begun to wait will soon."""
+        if cell is not None and cell.turn is not None and (again := self._looking.get(id(cell.turn[2]))) is not None:
+            again.set()
+
+    async def _look(self, turn: Turn, again: asyncio.Event) -> None:
         key, pause_s = turn.chain[-1], LOOK_AFTER_S
         try:
             while (cell := self._waiting(key, turn)) is not None:
@@ -100,10 +107,24 @@ class Deadlocks:
                 if way and youngest(way) == key and await self._stands(way) and self._waiting(key, turn) is cell:
                     self._give_up(cell, turn, way)
                     return
-                await asyncio.sleep(pause_s)  # noqa: TID251 - growing, bounded pause between looks
+                if way and youngest(way) != key:
+                    await self._have_look(youngest(way))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):  # growing, bounded pause between looks
+                        await again.wait()
+                again.clear()
                 pause_s = min(pause_s * 2, LOOK_AGAIN_MAX_S)
         finally:
-            self._looking.discard(id(turn))
+            del self._looking[id(turn)]
+
+    async def _have_look(self, entity: str) -> None:
+        host = self._host
+        if entity in host.cells:
+            self.look_now(host.cells[entity])
+            return
+        kind, _, ident = entity.partition("/")
+        with suppress(RemoraError):  # it looks by itself, if later
+            await host.client.call(host.app.spec(kind), "$look", ident, b"{}", deadline_s=ASK_S)
 
     def _waiting(self, key: str, turn: Turn) -> Cell | None:
         cell = self._host.cells.get(key)

@@ -307,6 +307,9 @@ class Host:
             self.spawn(inspection.why(self, shard, spec, key, ask, sink))
         elif ask.method == "$waits":
             sink.answer(ask.n, VALUE, _json(waits_of(cell)))
+        elif ask.method == "$look":
+            self.deadlocks.look_now(cell)
+            sink.answer(ask.n, VALUE, b"null")
         elif ask.method == "$events":
             self.spawn(inspection.events(self, spec, key, ask, sink))
         else:
