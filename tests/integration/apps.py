@@ -85,3 +85,4 @@ few_shards = App("few-shards", entities=[Witness], settings=Settings(shards=16))
 unopened = _app("unopened")
 why = App("why", entities=[Witness, Alone, Hog], settings=Settings(shards=16, lease_ttl_s=6.0))
 """Leases are long, so that a test can look at a frozen host before it is replaced."""
+metrics = App("metrics", entities=[Witness, Hog], settings=Settings(shards=16))

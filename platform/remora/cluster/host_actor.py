@@ -14,10 +14,12 @@ import ray
 from remora.app import load_app
 from remora.client import Client
 from remora.clock import SystemClock
+from remora.cluster.metrics import Publisher
 from remora.cluster.transport import RayDirectory, RayTransport
 from remora.process import machine_identity, started_s
 from remora.runtime.admission import admit
 from remora.runtime.host import Host
+from remora.runtime.measures import OF_HOST
 from remora.schema.describe import release_of
 from remora.sharding.table import HostRow
 from remora.storage.open import open_store
@@ -93,6 +95,9 @@ class HostActor:
             hand_over=transport.hand_over,
         )  # fmt: skip
         await host.start()
+        row = host.row
+        tags = {"app": app.name, "host": f"dedicated {row.dedicated.partition('/')[0]}" if row.dedicated else row.slot}
+        Publisher(OF_HOST, host, tags, host.latencies_s).start()
         # Entities live long: looking at all of them for garbage again and again only costs.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)

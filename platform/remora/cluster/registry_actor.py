@@ -12,6 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from remora.app import App, load_app
 from remora.clock import SystemClock
+from remora.cluster.metrics import Publisher
 from remora.cluster.names import NAMESPACE, registry_name, registry_names
 from remora.cluster.ray_hosts import RayHosts
 from remora.cluster.transport import Handle, find_actor
@@ -19,6 +20,7 @@ from remora.errors import HostGone, NotLeader, RemoraError, StoreMismatch
 from remora.journal import Store
 from remora.runtime import registry_status
 from remora.runtime.admission import admit
+from remora.runtime.measures import OF_REGISTRY
 from remora.runtime.registry import POLL_S, Registry
 from remora.sharding.table import encode_table
 from remora.storage.open import open_store
@@ -70,6 +72,7 @@ class RegistryActor:
         self._starting = asyncio.Lock()
         self._running: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
+        self._publisher: Publisher[Registry] | None = None
         self._log = logging.getLogger("remora.registry")
 
     # -- who leads ----------------------------------------------------------------------------------
@@ -178,6 +181,8 @@ class RegistryActor:
         self._log.info("%s leads in term %d", self._name, registry.term)
         # Clients of this process must find it answering while hosts start: hosts are clients too.
         self._leads.set()
+        self._publisher = Publisher(OF_REGISTRY, registry, {"app": self._app.name})
+        self._publisher.start()
         await hosts.kill_strays(list(table.hosts.values()))
         for row in await hosts.attach(list(table.hosts.values())):
             await registry.detection.died(row.incarnation, "its actor is not found", proven=False)
@@ -191,6 +196,9 @@ class RegistryActor:
         """Forget what was begun: another one leads, or the next try begins anew and finds what stands."""
         registry, self._registry = self._registry, None
         self._leads.clear()
+        if self._publisher is not None:
+            self._publisher.stop()
+            self._publisher = None
         for task in self._beside:
             task.cancel()
         self._beside = []

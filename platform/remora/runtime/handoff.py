@@ -231,7 +231,7 @@ class HandOff:
         if load.parcels and self._hand_over is not None:
             await self._hand_over(target, encode(list(load.parcels.values())))
             self.sent += load.images
-            load.clear()
+            load.arrived()
 
     def _unopened(self, shard: Shard) -> list[Passenger]:
         """Return what came with the shard itself and was not asked for since."""
@@ -376,9 +376,10 @@ class HandOff:
             cell = host.activation(shard, passenger.key) if ours else None
             if cell is None:
                 continue
-            cell.mailbox.extend(
-                (one.ask, host.session(one.session, now_s), now_s + one.left_s) for one in passenger.waiting
-            )
+            for one in passenger.waiting:
+                session = host.session(one.session, now_s)
+                session.taken += 1
+                cell.mailbox.append((one.ask, session, now_s + one.left_s))
             if not cell.pumping:
                 cell.pump()
 
@@ -472,6 +473,13 @@ class _Load:
         self.parcels.clear()
         self._waiting.clear()
         self._bytes = self.images = 0
+
+    def arrived(self) -> None:
+        """Its commands are answered there: they wait here no more."""
+        for _, sink, _ in self._waiting:
+            if isinstance(sink, Session):
+                sink.taken -= 1
+        self.clear()
 
     def lost(self, error: HostGone) -> None:
         """Tell those who wait for the commands in it to ask again: what became of them is not known."""

@@ -48,7 +48,7 @@ from remora.runtime.passivation import ROUND_S, Passivation
 from remora.runtime.recovery import Recovery
 from remora.runtime.remembered import Remembered
 from remora.runtime.reminders import Reminders
-from remora.runtime.session import Session
+from remora.runtime.session import SAMPLES_MAX, Session
 from remora.runtime.shard import Shard
 from remora.runtime.watchdog import Running, Watchdog
 from remora.sharding.hashing import entity_key, shard_of
@@ -104,6 +104,9 @@ class Host:
         self.held: deque[Item] = deque()
         """Commands kept back while the outbox is full, in the order they came."""
         self.commands = 0
+        self.activations = 0
+        self.latencies_s: deque[float] = deque(maxlen=SAMPLES_MAX)
+        """Samples of how long answers took, until somebody takes them."""
         self._sessions: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -245,15 +248,20 @@ class Host:
         now_s = self.clock.monotonic_s()
         session = self.session(batch.session, now_s)
         self.commands += len(batch.asks)
+        session.took(batch.asks)
         for ask in batch.asks:
             self.dispatch(ask, session, now_s + ask.ttl_s)
         return await session.collect(self.settings.poll_s, self.backpressure)
+
+    def sessions(self) -> list[Session]:
+        """Return the client sessions there are; from any thread."""
+        return list(self._sessions.values())
 
     def session(self, name: str, now_s: float) -> Session:
         """Return this host's side of a client session."""
         session = self._sessions.get(name)
         if session is None:
-            session = self._sessions[name] = Session(name)
+            session = self._sessions[name] = Session(name, self.latencies_s)
         session.last_used_s = now_s
         return session
 
@@ -390,6 +398,7 @@ class Host:
             "commits": self.committer.commits,
             "entries": self.committer.rows,
             "commit_busy_s": round(self.committer.busy_s, 3),
+            "activations": self.activations,
             "recovered": self.recovery.count,
             "sent_warm": self.handoff.sent,
             "opened_warm": self.handoff.opened,
@@ -397,6 +406,7 @@ class Host:
             "recovering_most": self.recovery.most,
             "deadlocks": self.deadlocks.found,
             "blocked": self.watchdog.blocked,
+            "overloaded": self.backpressure.refused,
             "outbox": self.outbox.pending,
             "delivered": self.outbox.delivered,
         }

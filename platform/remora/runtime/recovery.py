@@ -115,6 +115,7 @@ class Recovery:
     def activate(self, spec: EntitySpec, shard: Shard, entity_id: str, key: str) -> Cell:
         """Make an entity's cell; commands wait in its mailbox until it has its state."""
         host = self._host
+        host.activations += 1
         cell = host.cells[key] = Cell(host, shard, spec, entity_id, key)
         cell.last_used_s = cell.seen_s = host.clock.monotonic_s()
         host.passivation.activated(cell)

@@ -117,6 +117,8 @@ class Registry:
         """Slot → why its host could not be started, as last tried."""
         self.gone_lately: list[tuple[str, str, float]] = []
         """(host, why, when) of the last hosts that were given up."""
+        self.given_up = 0
+        """Hosts given up so far."""
         self.unowned: dict[str, float] = {}
         """Shard without an owner → since when."""
         self._on_deposed = on_deposed
@@ -337,6 +339,7 @@ class Registry:
             await asyncio.wait(told, timeout=TELL_S)
         self._changed.set()
         self._changed = asyncio.Event()
+        self.given_up += len(left)
         for row in left:
             self._log.warning("host %s (incarnation %d) is gone: %s", row.name, row.incarnation, because or "fenced")
             self.gone_lately = [

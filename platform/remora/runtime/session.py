@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
-from remora.messages import CREDITS, Answer, encode
+from remora.messages import CREDITS, Answer, Ask, encode
 from remora.runtime.backpressure import Backpressure
+
+SAMPLES_MAX = 1000
+"""Latencies that a host keeps until they are published."""
+SAMPLE_LOST_S = 60.0
+"""Seconds after which the answer to a sampled ask is not waited for any more."""
 
 
 class Session:
@@ -16,12 +22,33 @@ class Session:
 
     Args:
         name: The client session's.
+        latencies_s: Takes a sample per batch of how long an answer took, in seconds.
     """
 
-    __slots__ = ("_granted", "_loop", "_parked", "_ready", "last_used_s", "name")
+    __slots__ = (
+        "_granted",
+        "_latencies_s",
+        "_loop",
+        "_parked",
+        "_ready",
+        "_sample_n",
+        "_sampled_s",
+        "answered",
+        "last_used_s",
+        "name",
+        "taken",
+    )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, latencies_s: deque[float]) -> None:
         self.name = name
+        self.taken = 0
+        """Asks taken so far."""
+        self.answered = 0
+        """Answers given so far."""
+        self._latencies_s = latencies_s
+        self._sample_n = -1
+        """The ask whose answer is waited for to measure how long it took."""
+        self._sampled_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._ready: list[Answer] = []
         self._parked: asyncio.Future[None] | None = None
@@ -29,9 +56,19 @@ class Session:
         """What it was told last that it may have under way."""
         self.last_used_s = 0.0
 
+    def took(self, asks: list[Ask]) -> None:
+        """Count asks that were taken, and measure how long the answer to one of them takes."""
+        self.taken += len(asks)
+        if asks and (self._sample_n < 0 or self._loop.time() - self._sampled_s > SAMPLE_LOST_S):
+            self._sample_n, self._sampled_s = asks[-1].n, self._loop.time()
+
     def answer(self, n: int, verdict: int, payload: bytes) -> None:
         """Add an answer; the waiting call leaves with all that are ready by then."""
         self._ready.append((n, verdict, payload))
+        self.answered += 1
+        if n == self._sample_n:
+            self._sample_n = -1
+            self._latencies_s.append(self._loop.time() - self._sampled_s)
         parked = self._parked
         if parked is not None and not parked.done():
             parked.set_result(None)
