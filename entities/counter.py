@@ -57,7 +57,7 @@ class SignsOfLife(BaseModel):
 class Presence(Transient[SignsOfLife]):
     """Who is online in one place; its id names the place, for example a chat room.
 
-    In memory only: after a crash or a move it is empty until the next signs of life.
+    In memory only: after a crash it is empty until the next signs of life.
     """
 
     @command

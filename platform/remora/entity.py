@@ -4,7 +4,7 @@ An entity is a class of one of three kinds. They differ in what survives a crash
 
     EventSourced[State, Event]   a journal of events; the state is what ``apply`` makes of them
     Durable[State]               ``self.state``, committed before the reply leaves
-    Transient[State]             memory only: after a crash or a move the state is the initial one
+    Transient[State]             memory only: after a crash the state is the initial one
 
 Its ``@command`` methods may change it, its ``@query`` methods only look. One runs at a time.
 A command is atomic: if it raises, its events, changes, sends and reminders vanish.
@@ -476,7 +476,9 @@ class Durable(_Journaled[S], Generic[S], abstract=True):
 
 
 class Transient(Entity[S], Generic[S], abstract=True):
-    """An entity in memory only: after a crash, a move or passivation the state is the initial one.
+    """An entity in memory only: after a crash or passivation the state is the initial one.
+
+    A planned move takes the state along, as far as its JSON shows it and unless the move fails.
 
     One activation at a time holds in fault-free operation; nothing is journaled, so it has no
     durable sends and no reminders.

@@ -12,12 +12,10 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.exceptions import RayError
 
 from remora.app import App, load_app
 from remora.cluster import record as records
-from remora.cluster.bootstrap import CALL_S, absolute_store, ensure_platform, join_ray
-from remora.cluster.names import NAMESPACE, registry_name
+from remora.cluster.bootstrap import CALL_S, absolute_store, ensure_platform, join_ray, stop_platform
 from remora.cluster.ray_process import RayProcess, check_port, runs, start_ray, stop_ray
 from remora.cluster.record import ClusterRecord
 from remora.cluster.transport import RayDirectory
@@ -116,13 +114,7 @@ def down(record: ClusterRecord, report: Report = lambda _: None) -> None:
 
 def _stop_app(app: str) -> None:
     serve.delete(app)
-    try:
-        registry = ray.get_actor(registry_name(app), NAMESPACE)
-        ray.get(registry.stop.remote(), timeout=CALL_S)
-    except (ValueError, RayError) as error:
-        msg = f"The registry of {app} could not be asked to stop: {error}"
-        raise ClusterUnreachable(msg) from error
-    ray.kill(registry, no_restart=True)
+    asyncio.run(stop_platform(app))
 
 
 def _ask(record: ClusterRecord, method: str, *args: object, within_s: float = CALL_S) -> Any:  # noqa: ANN401 - what the method returns

@@ -73,6 +73,7 @@ def _app(name: str) -> App:
 
 common = _app("common")
 host_killed = _app("host-killed")
+moved = _app("moved")
 all_killed = _app("all-killed")
 registry_killed = _app("registry-killed")
 both_killed = _app("both-killed")

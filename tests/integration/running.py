@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.util import list_named_actors
 from ray.util.state import list_actors
 
 from remora import Client, RemoraError
 from remora.app import load_app
 from remora.cluster import bootstrap
-from remora.cluster.names import host_prefix, registry_name
-from remora.cluster.transport import RayDirectory, find_actor
+from remora.cluster.names import host_prefix
+from remora.cluster.transport import RayDirectory
 from remora.sharding.hashing import shard_of
 from remora.sharding.table import HostRow
 
@@ -80,6 +79,10 @@ class Running:
     def shard(self, key: str) -> str:
         """Return the shard of ``type/id``."""
         return shard_of(key, self.client.settings.shards)
+
+    def owner(self, key: str) -> int:
+        """Return the incarnation that owns the shard of ``type/id``."""
+        return self.client.table.shards[self.shard(key)].owner
 
     async def registry_pid(self) -> int:
         """Return the process of the registry that leads."""
@@ -143,12 +146,4 @@ async def running(path: str, store: Path, hosts: int = 2) -> AsyncIterator[Runni
             await until(lambda: started.balanced(hosts), 30, "all shards are placed evenly")
             yield started
     finally:
-        await stop(app.name)
-
-
-async def stop(name: str) -> None:
-    """Stop an app's hosts and registry."""
-    registry: Any = await find_actor(registry_name(name))
-    async with asyncio.timeout(30):
-        await registry.stop.remote()
-    ray.kill(registry, no_restart=True)
+        await bootstrap.stop_platform(app.name)

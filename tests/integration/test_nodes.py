@@ -25,7 +25,7 @@ from remora.sharding.table import HostRow
 from tests import postgres
 from tests.integration.apps import Alone, Witness
 from tests.integration.conftest import Figure
-from tests.integration.running import listed, stop, until
+from tests.integration.running import listed, until
 from tests.nodes import Node, Nodes, Shape, actor_process
 from tests.nodes import cluster as cluster_of_nodes
 
@@ -111,7 +111,7 @@ async def running(name: str, nodes: Nodes, hosts: int) -> AsyncIterator[Running]
         async with Running(app, nodes) as started:
             yield started
     finally:
-        await stop(app.name)
+        await bootstrap.stop_platform(app.name)
         await postgres.drop_database(url)
 
 

@@ -1,8 +1,8 @@
 """Random commands, random failures, and a model that holds what was acknowledged.
 
 Several clients pipeline commands to several entities while hosts crash, commits fail before and
-after they are written, the store does not answer, shards move, entities leave memory, and batches
-or their answers are lost. At the end: nothing acknowledged is lost, nothing is applied twice, what
+after they are written, the store does not answer, shards move, what is handed over in a move is lost,
+late or doubled, entities leave memory, and batches or their answers are lost. At the end: nothing acknowledged is lost, nothing is applied twice, what
 one client sent to one entity is in its order, every reply and every query is true of the one history,
 durable sends arrived once and in order, and a fresh platform on the same store says the same.
 
@@ -150,6 +150,7 @@ class Weather:
         self.commit = rng.choice([0.0, 0.02, 0.1])
         self.store = rng.choice([0.0, 0.02, 0.1])
         self.batch = rng.choice([0.0, 0.02, 0.1])
+        self.hand_over = rng.choice([0.0, 0.4, 0.8])
         self.seen: dict[str, int] = defaultdict(int)
 
     def strikes(self, what: str, chance: float) -> bool:
@@ -201,6 +202,30 @@ class StormyPlatform(LocalPlatform):
             msg = "The answers were lost."
             raise HostGone(msg)
         return answers
+
+    async def hand_over(self, host: str, data: bytes) -> None:
+        """Lose, delay or double what a host sends of shards that it lets go."""
+        chance = self.weather.hand_over / 4
+        if self.weather.strikes("hand-over lost", chance):
+            msg = "The hand-over was lost."
+            raise HostGone(msg)
+        if self.weather.strikes("hand-over late", chance):
+            self._later(host, data)
+            msg = "The hand-over takes its time."
+            raise HostGone(msg)
+        if self.weather.strikes("hand-over twice", chance):
+            self._later(host, data)
+        await super().hand_over(host, data)
+        if self.weather.strikes("hand-over unconfirmed", chance):
+            msg = "The answer to a hand-over was lost."
+            raise HostGone(msg)
+
+    def _later(self, name: str, data: bytes) -> None:
+        def arrive() -> None:
+            if name in self.hosts:
+                self.hosts[name].take(data)
+
+        asyncio.get_running_loop().call_later(self.weather.rng.random() * 0.5, arrive)
 
 
 async def _pause(seconds: float) -> None:
@@ -317,7 +342,7 @@ class Caller:
 
 async def trouble(platform: StormyPlatform, rng: random.Random, until: asyncio.Event) -> None:
     """Crash hosts and move shards until told to stop."""
-    crashes, moves = rng.choice([(0, 3), (2, 0), (2, 3), (4, 6)])
+    crashes, moves = rng.choice([(0, 3), (0, 12), (2, 0), (2, 3), (4, 6), (3, 12)])
     kinds = ["crash"] * crashes + ["move"] * moves
     rng.shuffle(kinds)
     for kind in kinds:

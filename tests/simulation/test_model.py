@@ -42,6 +42,7 @@ from remora import (
     command,
     query,
 )
+from remora.errors import HostGone
 from remora.journal import Append, Want
 from remora.local import LocalPlatform
 from remora.runtime import host as hosts
@@ -222,6 +223,25 @@ class Expected:
         return [asked for asked in self.decided if asked.entry > self.entries - WINDOW]
 
 
+class Handing(LocalPlatform):
+    """A platform whose next hand-over may go wrong."""
+
+    fault = ""
+
+    async def hand_over(self, host: str, data: bytes) -> None:
+        fault, self.fault = self.fault, ""
+        if fault in {"late", "twice"}:
+            asyncio.get_running_loop().call_later(0.3, self._arrive, host, data)
+        if fault in {"lost", "late"}:
+            msg = f"The hand-over is {fault}."
+            raise HostGone(msg)
+        await super().hand_over(host, data)
+
+    def _arrive(self, host: str, data: bytes) -> None:
+        if host in self.hosts:
+            self.hosts[host].take(data)
+
+
 class Platforms(RuleBasedStateMachine):
     """One story."""
 
@@ -230,7 +250,7 @@ class Platforms(RuleBasedStateMachine):
         self.runner = asyncio.Runner(loop_factory=VirtualLoop)
         self.store = FaultyStore()
         self.clock = VirtualClock()
-        self.platform: LocalPlatform
+        self.platform: Handing
         self.client: Client
         self.model = {key: Expected() for key in LEDGERS + BOXES}
         self.lamp = 0
@@ -305,7 +325,7 @@ class Platforms(RuleBasedStateMachine):
         expected.decided.append(Asked(expected.entries, command_id, method, args, answer))
 
     async def _start(self) -> None:
-        self.platform = LocalPlatform(APP, self.store, self.clock)
+        self.platform = Handing(APP, self.store, self.clock)
         await self.platform.start(2)
         self.client = await self.platform.client().start()
 
@@ -519,16 +539,19 @@ class Platforms(RuleBasedStateMachine):
         await store.append(incarnation, Append(entries=[row]))
         store._standing.discard(incarnation)  # nobody is to give it shards
 
-    @rule(key=keys)
-    def a_shard_moves(self, key: str) -> None:
+    @rule(key=keys, fault=st.sampled_from(["", "", "lost", "late", "twice"]))
+    def a_shard_moves(self, key: str, fault: str) -> None:
         async def moved() -> None:
             entity = f"{'ledger' if key in LEDGERS else 'box'}/{key}"
             if len(self.platform.hosts) > 1 and any(
                 host.shard_name(entity) in host.shards for host in self.platform.hosts.values()
             ):
                 self.store.mend()
+                self.platform.fault = fault
                 await move(self.platform, entity)
-                self.lamp_sure = False
+                self.platform.fault = ""
+                if fault in {"lost", "late"}:
+                    self.lamp_sure = False  # unless its shard is another one; without a fault it moves as it is
 
         self.do(moved())
 

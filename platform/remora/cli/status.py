@@ -11,7 +11,7 @@ from remora.cli.options import AppName, Json, output_of
 from remora.cli.output import Output
 from remora.why import how_long
 
-_COUNTERS = ("live", "commands", "commits", "recovered", "outbox", "error")
+_COUNTERS = ("live", "commands", "commits", "recovered", "opened_warm", "outbox", "error")
 """What a host counts, or why it did not tell; see ``Host.status``."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import secrets
@@ -20,10 +19,10 @@ from remora.app import App, load_app
 from remora.client import Client
 from remora.clock import SystemClock
 from remora.cluster import record as records
-from remora.cluster.names import AUTH_MODE, NAMESPACE, registry_name
+from remora.cluster.names import AUTH_MODE, NAMESPACE, entity_name, host_prefix, registry_name, registry_names
 from remora.cluster.ray_process import SERVE_ENVIRONMENT
 from remora.cluster.registry_actor import RegistryActor, registry_options
-from remora.cluster.transport import RayDirectory, RayTransport, find_actor, first_line, ours
+from remora.cluster.transport import RayDirectory, RayTransport, actors, end_actor, find_actor, first_line, ours
 from remora.errors import ClusterUnreachable, HostGone, RemoraError, StartError
 from remora.settings import Settings
 
@@ -105,7 +104,7 @@ async def ensure_platform(app_path: str, store: str, hosts: int) -> None:
     except (RayError, TimeoutError) as error:
         cause = ours(error, name)
         if not stood:  # one that stood before has hosts to look after, and may only be restarting
-            await _give_up(registry)
+            await stop_platform(app.name)
         if isinstance(cause, StartError):
             raise cause from error
         msg = f"The registry of {app.name} did not start: {cause.message}"
@@ -120,12 +119,16 @@ async def _stands(name: str) -> bool:
     return True
 
 
-async def _give_up(registry: Any) -> None:  # noqa: ANN401 - an actor handle
-    """End a registry that could not start, and the hosts it started."""
-    with contextlib.suppress(RayError, TimeoutError):  # it may not even answer; it is ended all the same
-        async with asyncio.timeout(CALL_S):
-            await registry.stop.remote()
-    ray.kill(registry, no_restart=True)
+async def stop_platform(app: str) -> None:
+    """End an app's registries and hosts in the Ray cluster of this process; what was acknowledged is in the store.
+
+    By name and not by what a registry knows: that may be restarting, and hosts may just be being started.
+    """
+    for name in registry_names(app):  # first, and both: either would start again what is ended here
+        await end_actor(name)
+    for prefix in (host_prefix(app), entity_name(app, "")):
+        for name in await actors(prefix):
+            await end_actor(name)
 
 
 async def open_client(app: App | str) -> Client:

@@ -14,14 +14,13 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError
-from ray.util import list_named_actors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from remora.app import App
 from remora.cluster.host_actor import BESIDE, BESIDE_CALLS_MAX, HostActor
 from remora.cluster.names import NAMESPACE, entity_name, host_name, host_prefix, slot_of
 from remora.cluster.ray_nodes import HOST_LABEL, Node, choose, crowded, read_nodes, slots_of_nodes, usable
-from remora.cluster.transport import Handle, find_actor, first_line, ours
+from remora.cluster.transport import Handle, actors, end_actor, find_actor, first_line, ours
 from remora.errors import HostGone
 from remora.options import HostGroup
 from remora.process import machine_identity, started_s
@@ -89,8 +88,8 @@ class RayHosts:
 
     async def kill_strays(self, rows: Sequence[HostRow]) -> None:
         """End hosts that an earlier registry process began to start and never entered in the table."""
-        for name in await self._actors(host_prefix(self._app.name)) - {row.name for row in rows}:
-            await self._kill_actor(name)
+        for name in await actors(host_prefix(self._app.name)) - {row.name for row in rows}:
+            await end_actor(name)
 
     # -- how many, and where --------------------------------------------------------------------------
 
@@ -253,7 +252,8 @@ class RayHosts:
 
     async def retire(self, host: HostRow) -> None:
         """See Hosts."""
-        await self._kill_actor(host.name)
+        self._handles.pop(host.name, None)
+        await end_actor(host.name)
         if host.dedicated:
             await self.dedicate(host.dedicated)
         else:
@@ -291,24 +291,6 @@ class RayHosts:
     async def ended(self, host: HostRow) -> bool:
         """See Hosts."""
         return host.machine == machine_identity() and bool(host.started) and started_s(host.pid) != host.started
-
-    async def stop_all(self) -> None:
-        """Stop every host for good."""
-        # By name and not by the table: those that are just being started are not in it.
-        for prefix in (host_prefix(self._app.name), entity_name(self._app.name, "")):
-            for name in await self._actors(prefix):
-                await self._kill_actor(name)
-
-    async def _actors(self, prefix: str) -> set[str]:
-        named: list[Any] = await asyncio.to_thread(list_named_actors, all_namespaces=True)
-        return {one["name"] for one in named if one["namespace"] == NAMESPACE and one["name"].startswith(prefix)}
-
-    async def _kill_actor(self, name: str) -> None:
-        self._handles.pop(name, None)
-        try:
-            ray.kill(await find_actor(name), no_restart=True)
-        except (HostGone, RayError) as error:
-            self._log.info("%s was gone before it was ended: %s", name, error)
 
     async def loads(self) -> dict[str, int]:
         """See Hosts."""

@@ -301,23 +301,3 @@ class RegistryActor:
     async def locate(self, locations: dict[str, str]) -> None:
         """Say where shards are wanted, for the allocation ``External``."""
         await (await self._leading()).locate(locations)
-
-    async def stop(self) -> None:
-        """Stop the hosts; what was acknowledged is in the store."""
-        app = load_app(self._app_path)
-        if self._running is not None:
-            self._running.cancel()
-        await self._step_down()
-        for name in registry_names(app.name):
-            if name != (self._name or registry_name(app.name)):
-                await _end(name)
-        # Also those that an earlier process of this registry started, and when this one could not start.
-        await RayHosts(app, self._app_path, self._store_url, self._hosts_wanted).stop_all()
-
-
-async def _end(name: str) -> None:
-    """End a registry for good, if it runs: it would lead as soon as this one does not."""
-    try:
-        ray.kill(await find_actor(name), no_restart=True)
-    except (HostGone, RayError) as error:
-        logging.getLogger("remora.registry").info("%s was gone before it was ended: %s", name, error)

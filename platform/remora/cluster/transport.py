@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util import list_named_actors
 
 from remora.cluster.names import NAMESPACE, registry_names
 from remora.errors import HostGone, NotLeader, RemoraError, Unavailable
@@ -95,6 +97,20 @@ async def find_actor(name: str) -> Handle:
     except (ValueError, RayError, TimeoutError) as error:
         msg = f"No actor {name!r} in this Ray cluster ({type(error).__name__})."
         raise HostGone(msg) from error
+
+
+async def actors(prefix: str) -> set[str]:
+    """Return the names of Remora's actors in this Ray cluster that begin so."""
+    named: list[Any] = await asyncio.to_thread(list_named_actors, all_namespaces=True)
+    return {one["name"] for one in named if one["namespace"] == NAMESPACE and one["name"].startswith(prefix)}
+
+
+async def end_actor(name: str) -> None:
+    """End an actor for good, if there is one of that name."""
+    try:
+        ray.kill(await find_actor(name), no_restart=True)
+    except (HostGone, RayError) as error:
+        logging.getLogger("remora.registry").info("%s was gone before it was ended: %s", name, error)
 
 
 class RayDirectory:

@@ -24,7 +24,7 @@ _Key = tuple[str, str]
 _Mode = Literal["validation", "serialization"]
 
 _REFERENCE = "#/components/schemas/"
-_WHAT_TRANSIENT_MEANS = "Memory only: after a crash, a move or passivation the state is the initial one."
+_WHAT_TRANSIENT_MEANS = "Memory only: after a crash or passivation the state is the initial one."
 _EVENTS: Json = {
     "type": "array",
     "items": {
