@@ -22,6 +22,7 @@ from tests.bench.drive import Plan
 from tests.bench.durability_rows import DurabilityRows
 from tests.bench.failover_rows import RUNS, FailoverRows, staged
 from tests.bench.http_rows import HttpRows
+from tests.bench.live_rows import LiveRows
 from tests.bench.python_rows import PythonRows
 from tests.bench.records import Record, show, write
 from tests.bench.stage import FOLDER, STORES, Stage, stage, sync_ms
@@ -42,6 +43,7 @@ ROWS: dict[str, Row] = {
 LOCAL_ROWS: dict[str, LocalRow] = {
     "recovery": lambda: DurabilityRows(FOLDER).recovery(),
     "reminders": lambda: DurabilityRows(FOLDER).reminders(),
+    "entities.live": lambda: LiveRows(FOLDER).live(),
 }
 """Those that need no Ray: measured first, on their own."""
 ON_POSTGRES = {"commands.postgres"}

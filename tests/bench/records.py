@@ -15,6 +15,7 @@ GOALS: dict[str, str] = {
     "commands.hot": "≥ 10,000",
     "latency.one": "≤ 2x raw Ray",
     "http.commands": "≥ 2,500",
+    "entities.live": "≤ 2,500",
     "http.batch": "≥ 15,000",
     "failover.host": "≤ 0.5",
     "failover.host.postgres": "≤ 0.5",

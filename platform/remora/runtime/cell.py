@@ -8,7 +8,6 @@ answer waits there (output gate), and the next command may run meanwhile on the 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +73,8 @@ class Cell:
         self.reason: RemoraError | None = None
         """Why it is stopped, or was last held back from a restart."""
         self.entity: Entity[Any]
-        self.mailbox: deque[Item] = deque()
+        self.mailbox: list[Item] = []
+        """A list: an empty deque takes 760 bytes, and one of a thousand gives its first in a tenth of a microsecond."""
         self.n = 0
         self.seq = 0
         self.snapshot_n = 0
@@ -151,7 +151,7 @@ class Cell:
                     self.host.loop.call_soon(self.pump)
                     return
                 count += 1
-                item = self.mailbox.popleft()
+                item = self.mailbox.pop(0)
                 try:
                     self._run(item)
                 except Exception as failure:  # noqa: BLE001 - what it raised outside of its handler concerns this entity alone
@@ -427,7 +427,7 @@ class Cell:
         lanes[ask.lane] = min(lanes.get(ask.lane, 0), ask.seq - 1)
         behind = [item for item in self.mailbox if item[0].lane == ask.lane and not item[0].flags & SEND]
         if behind:
-            self.mailbox = deque(item for item in self.mailbox if item not in behind)
+            self.mailbox = [item for item in self.mailbox if item not in behind]
         for other, sink, _ in behind:
             error = OutOfOrder(
                 f"{self.key} waits for command {ask.seq} of this lane to be sent again.", entity=self.key
@@ -527,7 +527,7 @@ class Cell:
     def _refuse_waiting(self, error: RemoraError) -> None:
         payload = error.encode()
         while self.mailbox:
-            ask, sink, _ = self.mailbox.popleft()
+            ask, sink, _ = self.mailbox.pop(0)
             sink.answer(ask.n, ERROR, payload)
 
     @property

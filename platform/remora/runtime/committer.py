@@ -148,6 +148,10 @@ class Committer:
             sink.answer(n, verdict, payload)
         for waiter in commit.waiters:
             waiter(None)
+        # Cells keep their last commit, to see that it is done: not what it held.
+        commit.answers.clear()
+        commit.waiters.clear()
+        del commit.append
 
     async def _failed(self, commit: Commit, error: RemoraError) -> None:
         self.writing_since_s = None

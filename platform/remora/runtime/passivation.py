@@ -33,6 +33,9 @@ HUNT_MAX = 32
 """Places the hunt looks at for each activation: what one newcomer may cost."""
 CORRUPT_S = 5.0
 """Seconds after which an entity that could not be read is tried again when it is asked for."""
+LANES_S = 5.0
+"""Seconds after which an idle entity forgets how far it has seen its callers' lanes. As after it left: a command that names one
+before it as still open is refused, and its client sends the lane again in order."""
 FULL_S = 60.0
 """Seconds between two complaints that everything live is at work and the bounds are not held."""
 
@@ -126,6 +129,8 @@ class Passivation:
         self._asked: list[Cell] = []
         """Cells whose entities asked to leave."""
         self._now_s = 0.0
+        self._lap_s = 0.0
+        """Longer than what the walk takes to get round."""
         self._complained_s = float("-inf")
         self._weight = 0
         """Of all cells on the ring, in units."""
@@ -174,11 +179,12 @@ class Passivation:
 
     def round(self) -> None:
         """Let entities leave that asked to or are idle, a bounded number; hunt if there are still too many."""
-        self._now_s = self._host.clock.monotonic_s()
+        since_s, self._now_s = self._now_s, self._host.clock.monotonic_s()
         self._asked = [cell for cell in self._asked if not self._granted(cell)]
         places = len(self._ring)
         pace = 4 if places > 2 * len(self._host.cells) + WALK_MIN else 1  # many have left: close their places sooner
         count = max(WALK_MIN, pace * places // LAP_ROUNDS)
+        self._lap_s = 2 * max(self._now_s - since_s, ROUND_S) * (1 + places / count)
         self._ring.walk(count, self._stays)
         self._make_room(count)
         if self._over and self._now_s - self._complained_s > FULL_S:
@@ -217,7 +223,10 @@ class Passivation:
                 del self._host.cells[cell.key]
             self._weight -= cell.weight
             return False
-        self._weigh(cell)
+        if cell.lanes is not None and idle_s > LANES_S and cell.idle:
+            cell.lanes = None
+        if idle_s < self._lap_s:  # the others weigh what they did when the walk last passed
+            self._weigh(cell)
         return True
 
     @property
@@ -269,7 +278,7 @@ def estimate_bytes(cell: Cell) -> int:
 
     From what is known of it anyway: its state's size when it was last read or written, the events since then, and
     the commands it remembers, all taken to have replies as long as the newest. Nothing is written or measured for
-    this, so that it costs half a microsecond, once when it was recovered and whenever the walk passes.
+    this, so that it costs half a microsecond, once when it was recovered and when the walk passes after it was used.
     """
     window = cell.window
     decisions = len(window)
