@@ -52,7 +52,7 @@ for round in 1 2 3; do
         if grep -qsa "$1" "$file"; then pid=${file#/proc/}; kill -9 "${pid%/environ}" 2>/dev/null; fi
     done
 done
-rm -rf "$2"
+rm -rf "$FOLDER"
 """
 
 
@@ -294,7 +294,8 @@ def cluster(
     with _environment(patch):
         started = start_ray(0)
     guard = subprocess.Popen(
-        ["/bin/sh", "-c", _GUARD, "sh", f"{MARK}={token}/", started.temp_dir], stdin=subprocess.PIPE, cwd="/",
+        ["/bin/sh", "-c", _GUARD, "sh", f"{MARK}={token}/"], stdin=subprocess.PIPE, cwd="/",
+        env={**os.environ, "FOLDER": started.temp_dir},  # not an argument: whoever names the folder is ended with Ray
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     nodes = Nodes(started, token, own_machines=own_machines)
