@@ -40,6 +40,8 @@ POLL_S = 0.01
 ROOT = Path(__file__).parents[1]
 OBJECT_STORE_BYTES = 100 << 20
 """Nothing here puts objects into it."""
+START_NICE = -10
+"""Niceness of a node until it has joined, where that is allowed: on a machine of its own nobody would be in its way."""
 STARTS_MAX = 5
 """A raylet gives its agent 15 s to start and ends itself if that takes longer, which it may under load: as a
 machine's that failed to boot, its start is tried again."""
@@ -166,6 +168,13 @@ class Node:
         """Ask its `ray start` to end, as an operator or Kubernetes does: Ray drains it first."""
         _signal(self._leader.pid, signal.SIGTERM)
 
+    def set_niceness(self, niceness: int) -> None:
+        """Give every thread of every process a niceness; nothing where that is not allowed."""
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                for thread in Path(f"/proc/{pid}/task").iterdir():
+                    os.setpriority(os.PRIO_PROCESS, int(thread.name), niceness)
+
     @property
     def ended(self) -> bool:
         """Whether what it was started with runs no more, by itself."""
@@ -218,6 +227,7 @@ class Nodes:
             for node, shape, tries in waiting:
                 node.id = ids.get(node.name, "")
                 if node.id:
+                    node.set_niceness(0)
                     started.append(node)
                 elif node.ended:
                     assert tries < STARTS_MAX, f"{node.name} did not start:\n{node.log()}"
@@ -272,6 +282,7 @@ class Nodes:
                 command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=found, start_new_session=True
             )
         node = Node(name, mark, leader, folder)
+        node.set_niceness(START_NICE)
         self.all.append(node)
         return node
 

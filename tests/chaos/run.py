@@ -16,7 +16,7 @@ from tests.chaos.app import app
 from tests.chaos.client import Spec
 from tests.chaos.faults import Done, Faults
 from tests.chaos.judge import Entry, Finding, histories, judge
-from tests.chaos.plan import Step
+from tests.chaos.plan import CALM_S, Step
 from tests.chaos.stage import Stage, rows, stage, until
 from tests.chaos.witness import Operation, read_logs
 
@@ -165,7 +165,7 @@ async def _under_load(
         say(f"load from {len(clients)} processes on {ENTITIES} entities; {len(plan)} faults in {seconds:g} s")
         reporting = asyncio.create_task(_report(on, clients, say))
         try:
-            await _carry_out(plan, seconds, faults, clients)
+            await _carry_out(plan, seconds, faults, clients, say)
             await faults.mend()
             ended_s = time.perf_counter()
             try:
@@ -188,17 +188,25 @@ async def _under_load(
     return Result(findings, operations, sum(map(len, written.values())), len(tokens), faults.done, recovered_s)
 
 
-async def _carry_out(plan: Sequence[Step], seconds: float, faults: Faults, clients: list[ClientProcess]) -> None:
-    before_s = 0.0
-    for step in [*plan, None]:
+async def _carry_out(
+    plan: Sequence[Step], seconds: float, faults: Faults, clients: list[ClientProcess], say: Callable[[str], None]
+) -> None:
+    began_s, before_s = time.perf_counter(), 0.0
+    for number, step in enumerate(plan):
         # One that had to wait for its turn puts off those behind it: they keep their distance.
-        at_s = step.at_s if step else seconds
-        await asyncio.sleep(at_s - before_s)  # noqa: TID251 - the plan's time
-        for client in clients:
-            client.check()
-        if step:
-            await faults.carry_out(step)
-        before_s = at_s
+        await _wait(step.at_s - before_s, clients)
+        before_s = step.at_s
+        if time.perf_counter() - began_s > seconds - CALM_S / 2:
+            say(f"the last {len(plan) - number} faults of the plan are left out: those before took longer than planned")
+            break
+        await faults.carry_out(step)
+    await _wait(max(CALM_S, seconds - (time.perf_counter() - began_s)), clients)
+
+
+async def _wait(seconds: float, clients: list[ClientProcess]) -> None:
+    await asyncio.sleep(seconds)  # noqa: TID251 - the plan's time
+    for client in clients:
+        client.check()
 
 
 def _checked(clients: list[ClientProcess]) -> bool:
