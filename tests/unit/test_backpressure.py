@@ -152,6 +152,27 @@ async def test_while_recoveries_wait_too_long_entities_in_memory_go_on_and_other
         await until(lambda: not host.pressed)
 
 
+async def test_entities_that_come_back_without_being_asked_have_nobody_refused() -> None:
+    clock, store = ManualClock(), FaultyStore()
+    app = App("patient", entities=[Till], settings=Settings(shards=8, recoveries_max=1))
+    async with platforms.running(app, store, clock=clock) as (platform, client):
+        here = client.ref(Till, "here")
+        await here.add()
+        host = platform.hosts["host-1"]
+        store.hold("load")
+        for name in "abc":
+            key = f"till/{name}"
+            host.activation(host.shards[host.shard_name(key)], key)
+        await until(lambda: store.waiting and host.recovery.waiting == 2)
+        clock.advance(60.0)
+
+        reading = host.backpressure.read()
+
+        assert (reading.recovery_s, refusals(reading, SETTINGS, 2**50)) == (0.0, Refusals())
+        assert await here.add() == 2
+        store.let_go("load")
+
+
 async def test_a_store_that_confirms_nothing_is_noticed_by_the_age_of_the_commit() -> None:
     store = FaultyStore()
     app = App("impatient", entities=[Till], settings=Settings(shards=8, queue_age_max_s=0.05))
