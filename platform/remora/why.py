@@ -15,7 +15,7 @@ HOST_S = 0.6
 """Longest wait for the entity's host, in seconds."""
 BESIDE_S = 0.1
 """Seconds after which the registry is asked too, while the host is waited for."""
-GLANCE_S = 0.4
+GLANCE_S = 0.45
 """Seconds after which another thread of the host's process is asked too: by then its loop is not just busy."""
 LIVELY_S = 1.0
 """A host whose lease was renewed this recently has a process that lives: its other thread is waited for."""

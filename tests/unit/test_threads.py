@@ -21,6 +21,7 @@ from remora import (
     command,
     query,
 )
+from remora.runtime.watchdog import Running, Watchdog
 from tests import platforms, things
 from tests.clock import until
 from tests.platforms import host_of
@@ -169,6 +170,33 @@ def test_a_handler_that_is_to_run_in_a_thread_cannot_await() -> None:
 
     with pytest.raises(ContractError, match="runs in 'loop' or in a 'thread'"):
         command(run_in="process")  # type: ignore[call-overload]  # that is the point
+
+
+async def test_many_handlers_behind_each_other_that_keep_the_loop_together_are_none_to_be_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    running = Running()
+    watchdog = Watchdog(running, 0.05)
+    watchdog.start()
+    seen: list[str] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while len(seen) < 20:
+            seen.append(watchdog.glance().entity)
+            done.wait(0.01)
+        done.set()
+
+    with caplog.at_level(logging.WARNING):
+        running.entity, running.method = "solver/s", "add"
+        thread = threading.Thread(target=look)
+        thread.start()
+        while not done.is_set():  # the loop does not turn here
+            running.runs += 1
+        thread.join(LIMIT_S)
+    watchdog.stop()
+
+    assert (set(seen), watchdog.blocked, caplog.messages) == ({""}, 0, [])
 
 
 @pytest.mark.parametrize("method", ["hog", "hog_between_awaits"])
