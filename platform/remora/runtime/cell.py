@@ -226,8 +226,7 @@ class Cell:
 
     def _run_through(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, coroutine: Any) -> None:  # noqa: ANN401 - opaque
         running = self.host.running
-        running.runs += 1
-        running.entity, running.method = self.key, handler.name
+        running.runs, running.entity, running.method = running.runs + 1, self.key, handler.name
         try:
             coroutine.send(None)
         except StopIteration as stop:

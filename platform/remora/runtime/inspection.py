@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _json = msgspec.json.Encoder().encode
 _decode_events = msgspec.json.Decoder(list[tuple[str, msgspec.Raw]]).decode
+RENEWED_S = 0.05
+"""Seconds that a lease has to be renewed once it is found over."""
 LOOK_UP_S = 0.3
 """Seconds the store has to say whether an entity that is not in memory was ever used: ``why`` waits no longer."""
 
@@ -46,6 +48,10 @@ async def why(host: Host, shard: Shard, spec: EntitySpec, key: str, ask: Ask, si
     try:
         cell = host.cells.get(key)
         found = _look(host, shard, key, cell)
+        if found.state == "no_lease":  # which the look had renewed: only one that is not is worth telling
+            await asyncio.sleep(RENEWED_S)  # noqa: TID251 - a bounded wait for the lease's own thread
+            cell = host.cells.get(key)
+            found = _look(host, shard, key, cell)
         calls: list[OpenCall] = []
         entries = None if cell is None else cell.n
         if found.state == "calling":
