@@ -165,8 +165,8 @@ class Recovery:
 
     @property
     def oldest_s(self) -> float | None:
-        """Since when the one that has waited longest waits for its turn; None if none does."""
-        first = next(iter(self._wanted or self._others), None)
+        """Since when the one that has waited longest waits for its turn, of those a command waits for; None if none does."""
+        first = next(iter(self._wanted), None)
         return None if first is None else first.busy_since_s or first.last_used_s
 
     async def close(self) -> None:
