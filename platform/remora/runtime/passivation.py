@@ -5,7 +5,7 @@ number in each round of housekeeping: it lets idle ones go and weighs the others
 there are more live entities, or more bytes of them, than the host may have. It is SIEVE (Zhang et al., NSDI
 2024): one that was used since the hunt last passed is spared, the next that was not leaves, and newcomers
 stand behind all others, so that a flood of entities that are used once does not drive out those in daily use
-(docs/decisions/0010-sieve-decides-who-leaves-memory.md). "Used since" is a comparison with ``last_used_s``, which
+(docs/decisions/0011-sieve-decides-who-leaves-memory.md). "Used since" is a comparison with ``last_used_s``, which
 cells write anyway: a command pays nothing for all this.
 
 An entity leaves in one step, between two turns of the loop: a command finds it here, or activates it again.
