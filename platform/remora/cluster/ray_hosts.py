@@ -33,6 +33,9 @@ TELL_S = 15.0
 """Longest wait for a host to take or give up shards, in seconds."""
 ASK_S = 2.0
 """Longest wait for a host's counters, in seconds."""
+DEDICATED_CPUS = 0.01
+"""CPUs that a dedicated entity claims if it says nothing of them: some, so that it is not placed on nodes that offer none
+(the head of a cluster), and few, since most of them wait most of the time."""
 WATCH_AGAIN_S = 0.2
 """Pause before a host is watched again after the watch broke and its death is not known, in seconds."""
 WORKER_DIED = "worker process has died"
@@ -269,7 +272,7 @@ class RayHosts:
 
     async def _dedicate(self, key: str) -> None:
         resources = self._app.spec(key.partition("/")[0]).options.resources
-        options: dict[str, Any] = {"max_restarts": -1, **_as_options({"CPU": 0, **resources})}
+        options: dict[str, Any] = {"max_restarts": -1, **_as_options({"CPU": DEDICATED_CPUS, **resources})}
         nodes = self._usable(await asyncio.to_thread(read_nodes))
         node = choose(nodes, [], {name: amount for name, amount in resources.items() if amount})
         if node:  # Ray itself knows of no node that only we avoid
