@@ -53,6 +53,7 @@ OF_HOST: tuple[Measure[Host], ...] = (
     Measure("remora_queue", "gauge", "Commands and queries taken and not answered yet.", _queue),
     Measure("remora_live_entities", "gauge", "Entities in memory.", lambda host: len(host.cells)),
     Measure("remora_activations", "counter", "Entities brought into memory.", lambda host: host.activations),
+    Measure("remora_recoveries_waiting", "gauge", "Entities that wait to be read back.", lambda host: host.recovery.waiting),
     Measure("remora_recoveries", "counter", "Entities read back from the store.", lambda host: host.recovery.count),
     Measure("remora_commits", "counter", "Commits written.", lambda host: host.committer.commits),
     Measure("remora_commit_entries", "counter", "Commands in those commits: divided by the commits, the batch size.", lambda host: host.committer.rows),
