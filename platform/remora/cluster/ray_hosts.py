@@ -63,6 +63,8 @@ class RayHosts:
         self._dedicating: dict[str, asyncio.Task[None]] = {}
         self._slots: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._lives = itertools.count(1)
+        self._homes: dict[str, str] = {}
+        """Host → node on which it was last seen to run."""
         self._starting: list[str] = []
         """Nodes on which hosts are being started."""
         self._log = logging.getLogger("remora.registry")
@@ -86,6 +88,7 @@ class RayHosts:
         standing = await asyncio.gather(*map(stands, rows))
         for row, stood in zip(rows, standing, strict=True):
             if stood:
+                self._homes[row.name] = row.node
                 self._begin_watch(row)
         return [row for row, stood in zip(rows, standing, strict=True) if not stood]
 
@@ -191,6 +194,7 @@ class RayHosts:
             ray.kill(handle, no_restart=True)
             raise ours(error, name) from error
         self._handles[name] = handle
+        self._homes[name] = row.node
         self._begin_watch(row)
         return row
 
@@ -271,14 +275,18 @@ class RayHosts:
         await running
 
     async def _dedicate(self, key: str) -> None:
+        name = entity_name(self._app.name, key)
+        if self._homes.get(name) in self.registry.detection.doubted:
+            # Ray restarts it once it has found that its node is gone, which takes up to a minute: not waited for.
+            await end_actor(name)
         resources = self._app.spec(key.partition("/")[0]).options.resources
         options: dict[str, Any] = {"max_restarts": -1, **_as_options({"CPU": DEDICATED_CPUS, **resources})}
         nodes = self._usable(await asyncio.to_thread(read_nodes))
         node = choose(nodes, [], {name: amount for name, amount in resources.items() if amount})
         if node:  # Ray itself knows of no node that only we avoid
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
-        with self.registry.starting(entity_name(self._app.name, key)):
-            row = await self._create(entity_name(self._app.name, key), key, options)
+        with self.registry.starting(name):
+            row = await self._create(name, key, options)
         await self.registry.joined([row])
 
     async def kill(self, host: HostRow) -> bool:
