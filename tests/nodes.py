@@ -355,7 +355,7 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 def actor_process(handle: Any) -> tuple[int, str]:  # noqa: ANN401 - Ray's handles have no type
     """Return the pid and the node id of an actor, which has to answer."""
     ask: Callable[[object], tuple[int, str]] = where
-    found: tuple[int, str] = ray.get(handle.__ray_call__.remote(ask), timeout=10.0)
+    found: tuple[int, str] = ray.get(handle.__ray_call__.remote(ask), timeout=60.0)
     return found
 
 

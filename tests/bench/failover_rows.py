@@ -19,7 +19,6 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from remora.cluster.transport import RayDirectory
 from tests.bench.records import Record
@@ -29,7 +28,7 @@ from tests.chaos.judge import histories, judge
 from tests.chaos.run import APP_PATH, ClientProcess, read_journal
 from tests.chaos.stage import Stage, stage, stage_on_sqlite, until
 from tests.chaos.witness import Operation, read_logs
-from tests.nodes import Node, actor_process
+from tests.nodes import LABEL, Node, actor_process
 
 ENTITIES = 1_000
 RATE = 1_000.0
@@ -94,16 +93,19 @@ class Loaded:
 
 def start_peer(node: Node) -> Any:  # noqa: ANN401 - Ray's handles have no type
     """Start the peer on a node; it may come back on any."""
-    there = NodeAffinitySchedulingStrategy(node.id, soft=True)
+    # By label: without CPUs of its own Ray would put it anywhere, whatever node it is given an affinity to.
+    there = {"label_selector": {LABEL: node.name}, "fallback_strategy": [{"label_selector": {}}]}
     handle: Any = (
         ray.remote(Peer)
         .options(
             name=f"bench/peer-{time.monotonic_ns()}", namespace="bench", lifetime="detached", max_restarts=-1,
-            max_task_retries=0, num_cpus=0, scheduling_strategy=there,
+            max_task_retries=0, num_cpus=0, **there,
         )
         .remote()
     )  # fmt: skip
-    ray.get(handle.answer.remote(), timeout=60)
+    if actor_process(handle)[1] != node.id:
+        msg = f"the peer does not live on {node.name}"
+        raise RuntimeError(msg)
     return handle
 
 
@@ -293,7 +295,7 @@ async def staged(
         say: Told of every run.
     """
     if store == "postgres":
-        staging = stage(app, APP_PATH, NODES, 1, durable=True)
+        staging = stage(app, APP_PATH, NODES, 1, durable=True, proxied=False)
     else:
         staging = stage_on_sqlite(app, APP_PATH, HOSTS_ON_SQLITE, folder)
     async with staging as on:

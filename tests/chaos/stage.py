@@ -39,10 +39,16 @@ POLL_S = 0.02
 
 
 class Proxies:
-    """Proxies to one server, in a thread of their own: nobody's work may delay what passes."""
+    """Proxies to one server, in a thread of their own: nobody's work may delay what passes.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: Of the server.
+        pass_through: Whether everybody goes to the server itself, past the proxies.
+    """
+
+    def __init__(self, url: str, *, pass_through: bool = False) -> None:
         self._url = url
+        self._pass_through = pass_through
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxies", daemon=True)
         self.all: list[Proxy] = []
@@ -50,6 +56,8 @@ class Proxies:
     def add(self) -> Proxy:
         """Start another one."""
         proxy = self._run(Proxy(self._url).__aenter__())
+        if self._pass_through:
+            proxy.url = self._url
         self.all.append(proxy)
         return proxy
 
@@ -138,7 +146,7 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    app: App, app_path: str, nodes: int, hosts_per_node: int, *, durable: bool = False
+    app: App, app_path: str, nodes: int, hosts_per_node: int, *, durable: bool = False, proxied: bool = True
 ) -> AsyncIterator[Stage]:
     """Start everything on PostgreSQL; stop it at the end, and delete the database.
 
@@ -148,8 +156,9 @@ async def stage(
         nodes: How many, beside a head that hosts nothing.
         hosts_per_node: How many hosts each is to have.
         durable: Whether commits wait for the disk, as figures have to.
+        proxied: Whether each node's way to the store can be cut off; figures are measured without that.
     """
-    with _server(durable=durable) as url, Proxies(url) as proxies:
+    with _server(durable=durable) as url, Proxies(url, pass_through=not proxied) as proxies:
         head, *others = [proxies.add() for _ in range(nodes + 1)]
         # Not in a thread: whoever is interrupted while it runs could not stop what it started.
         with cluster([_shape(way.url, _cpus(hosts_per_node)) for way in others], head={STORE: head.url}) as started:
