@@ -258,6 +258,31 @@ async def test_an_entity_that_was_to_leave_memory_does_not_travel() -> None:
         assert target.handoff.opened == 0
 
 
+class Kept(Durable[things.Flat]):
+    """Stays in memory however long it is idle."""
+
+    options = EntityOptions(remember=True, passivate_after_s=60.0)
+
+    @command
+    async def add(self) -> int:
+        self.state.total += 1
+        return self.state.total
+
+
+async def test_a_remembered_entity_travels_however_long_it_was_idle() -> None:
+    async with moving(App("kept", entities=[Kept], settings=things.SETTINGS)) as here:
+        kept = here.client.ref(Kept, "a")
+        await kept.add()
+        here.clock.advance(600.0)
+        assert "kept/a" in here.host("kept/a").cells
+
+        target = await here.move("kept/a")
+
+        assert await kept.add() == 2
+        assert here.store.loaded == []
+        assert target.handoff.opened == 1
+
+
 async def test_an_image_that_nobody_asked_for_is_dropped_when_its_entity_would_have_left_memory() -> None:
     async with moving() as here:
         await here.client.ref(Till, "a").add(1)

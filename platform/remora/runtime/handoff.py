@@ -247,7 +247,7 @@ class HandOff:
         warm = (
             cell.phase is Phase.LEAVING
             and (cell.commit is None or cell.commit.done)
-            and idle_s <= cell.spec.options.passivate_after_s
+            and _stays(cell.spec, idle_s)
         )
         image = self._image(cell, now_s) if warm else b""
         waiting = [
@@ -423,7 +423,7 @@ class HandOff:
             over = [
                 key
                 for key, (used_s, _) in shard.images.items()
-                if now_s - used_s > specs[key.partition("/")[0]].options.passivate_after_s
+                if not _stays(specs[key.partition("/")[0]], now_s - used_s)
             ]
             for key in over:
                 del shard.images[key]
@@ -487,6 +487,11 @@ class _Load:
         for ask, sink, _ in self._waiting:
             sink.answer(ask.n, ERROR, payload)
         self.clear()
+
+
+def _stays(spec: EntitySpec, idle_s: float) -> bool:
+    """Whether an entity that was idle for so long is one that stays in memory: it may also have asked to leave."""
+    return idle_s <= spec.options.passivate_after_s or (spec.options.remember and idle_s < float("inf"))
 
 
 def _travels(ask: Ask) -> bool:
