@@ -82,7 +82,7 @@ class HostActor:
             self._dedicated,
             self._group,
             max(self._weight, MIN_WEIGHT),
-            dict(context.get_node_labels()),
+            {name: str(value) for name, value in context.get_node_labels().items()},
             release_of(app),
         )
         transport = RayTransport()

@@ -213,9 +213,9 @@ class RayHosts:
     async def _watch(self, row: HostRow) -> None:
         """Wait for the host's death, which Ray reports within milliseconds when it does not restart it."""
         detection = self.registry.detection
-        while True:
+        while (handle := self._handles.get(row.name)) is not None:
             try:
-                await self._handles[row.name].watch.remote()
+                await handle.watch.remote()
             except ActorDiedError as error:
                 text = str(error)
                 proven = WORKER_DIED in text and await asyncio.to_thread(_stands, row.node)
@@ -226,7 +226,7 @@ class RayHosts:
             except RayActorError as error:
                 because = f"Ray does not reach it ({first_line(error)})"
                 await detection.reported(row.incarnation, because, doubt=True)
-            if row.incarnation not in self.registry.current.hosts or row.name not in self._handles:
+            if row.incarnation not in self.registry.current.hosts:
                 return
             await asyncio.sleep(WATCH_AGAIN_S)
 

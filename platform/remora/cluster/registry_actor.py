@@ -15,7 +15,7 @@ from remora.clock import SystemClock
 from remora.cluster.metrics import Publisher
 from remora.cluster.names import NAMESPACE, registry_name, registry_names
 from remora.cluster.ray_hosts import RayHosts
-from remora.cluster.transport import Handle, find_actor
+from remora.cluster.transport import Handle, end_actor, find_actor
 from remora.errors import HostGone, NotLeader, RemoraError, StoreMismatch
 from remora.journal import Store
 from remora.runtime import registry_status
@@ -218,11 +218,16 @@ class RegistryActor:
         """See to it that the other registry runs, on another node if there is one."""
         here = ray.get_runtime_context().get_node_id()
         (name,) = (one for one in registry_names(self._app.name) if one != self._name)
-        while True:
+        where = ""
+        while (registry := self._registry) is not None:
+            doubted = registry.detection.doubted
             try:
-                others = [one["NodeID"] for one in ray.nodes() if one["Alive"] and one["NodeID"] != here]
-                options = registry_options(name, min(others, default=""))
-                actor = ray.remote(RegistryActor).options(**options)
+                if where in doubted:
+                    # Ray restarts it once it has found that its node is gone, which takes up to a minute: not waited for.
+                    await end_actor(name)
+                alive = [one["NodeID"] for one in await asyncio.to_thread(ray.nodes) if one["Alive"]]
+                where = min((node for node in alive if node != here and node not in doubted), default="")
+                actor = ray.remote(RegistryActor).options(**registry_options(name, where))
                 other: Handle = actor.remote(self._app_path, self._store_url, self._hosts_wanted, name)
                 await other.stand_by.remote()
             except RayError as error:

@@ -264,7 +264,8 @@ class Cell:
             with suppress(ValueError):  # a thread may run it still
                 coroutine.close()  # a task that was cancelled before its first step has not begun it
             if self.task is not task:
-                task.cancelled() or task.exception()  # the activation went on without it; its caller was told
+                if not task.cancelled():
+                    task.exception()  # the activation went on without it; its caller was told
                 return
             self.task = self.turn = None
             self._finished(task, item, handler, turn, image)

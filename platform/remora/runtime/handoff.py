@@ -244,11 +244,7 @@ class HandOff:
             return None
         idle_s = now_s - cell.last_used_s
         # One that is to leave memory anyway, or whose state vanished with a failure, is read back by its next host.
-        warm = (
-            cell.phase is Phase.LEAVING
-            and (cell.commit is None or cell.commit.done)
-            and _stays(cell.spec, idle_s)
-        )
+        warm = cell.phase is Phase.LEAVING and (cell.commit is None or cell.commit.done) and _stays(cell.spec, idle_s)
         image = self._image(cell, now_s) if warm else b""
         waiting = [
             Waiting(ask, sink.name, deadline_s - now_s)
