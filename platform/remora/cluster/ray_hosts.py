@@ -84,11 +84,11 @@ class RayHosts:
                 return False
             return current.incarnation == row.incarnation
 
+        self._homes |= {row.name: row.node for row in rows}
         # All at once: a frozen one answers only when the end of its lease has had it killed.
         standing = await asyncio.gather(*map(stands, rows))
         for row, stood in zip(rows, standing, strict=True):
             if stood:
-                self._homes[row.name] = row.node
                 self._begin_watch(row)
         return [row for row, stood in zip(rows, standing, strict=True) if not stood]
 
