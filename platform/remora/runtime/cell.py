@@ -16,15 +16,12 @@ import msgspec
 from remora.contract import EntitySpec, HandlerSpec
 from remora.entity import Entity, Turn
 from remora.errors import (
-    CallCycle,
     DeadlineExceeded,
     HandlerFailed,
     InvalidInput,
-    NonDeterministic,
     NotOwner,
     OutOfOrder,
     Overloaded,
-    PayloadTooLarge,
     Rejected,
     RemoraError,
     Stopped,
@@ -37,6 +34,7 @@ from remora.messages import ERROR, REMINDER, SEND, STALE, VALUE, Ask
 from remora.runtime import image as images
 from remora.runtime import snapshots, window
 from remora.runtime.committer import Commit, Sink
+from remora.runtime.outcome import answer_for
 from remora.supervision import Decision, Directive, decide
 
 if TYPE_CHECKING:
@@ -583,19 +581,3 @@ def write_events(events: list[tuple[str, bytes]]) -> bytes | None:
         name, data = events[0]
         return b'[["' + name.encode() + b'",' + data + b"]]"
     return _json([(name, msgspec.Raw(data)) for name, data in events])
-
-
-def answer_for(failure: BaseException, where: str, command_id: str) -> RemoraError:
-    """Return what a caller is told about a handler that raised.
-
-    Errors of Remora that a handler did not catch keep their verdict if asking again helps, or their
-    class if the caller can do something about it; everything else is the handler's failure.
-    """
-    if isinstance(failure, RemoraError) and failure.verdict.value != "reject":
-        return Unavailable(
-            f"{where}: {failure.message}", command_id=command_id, retry_after_s=failure.retry_after_s or 0.05
-        )
-    if isinstance(failure, CallCycle | NonDeterministic | PayloadTooLarge):
-        failure.command_id = command_id
-        return failure
-    return HandlerFailed(f"{where} raised {type(failure).__name__}: {failure}", command_id=command_id)
