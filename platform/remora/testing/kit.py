@@ -25,9 +25,10 @@ from remora.errors import ContractError, Rejected, RemoraError, decode_error
 from remora.ids import check_entity_id
 from remora.journal import Append, ReminderRow
 from remora.messages import ERROR, FIRST, Ask
-from remora.runtime.cell import Cell, answer_for
+from remora.runtime.cell import Cell
 from remora.runtime.host import Host
 from remora.runtime.lease import Lease
+from remora.runtime.outcome import answer_for
 from remora.sharding.hashing import entity_key
 from remora.sharding.table import HostRow
 from remora.testing.clock import ManualClock
