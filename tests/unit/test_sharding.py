@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remora.sharding import registry as decisions
@@ -488,6 +488,7 @@ def test_moves_by_load_never_make_the_busiest_host_busier_and_come_to_an_end(
         pytest.fail("it never comes to rest")
 
 
+@settings(max_examples=25)  # each of them is a hundred hosts
 @given(st.integers(1, 100), st.integers(1, 1000), st.randoms(use_true_random=False))
 def test_any_hosts_and_shards_are_in_balance_after_two_rounds(hosts: int, shards: int, draw: random.Random) -> None:
     owned: dict[int, list[str]] = {number: [] for number in range(1, hosts + 1)}
