@@ -31,6 +31,8 @@ HOT = 20
 AGAIN_S = 0.05
 """Pause before an operation that was given up is sent again."""
 LAST_AT_ONCE = 200
+FINISH_S = 150.0
+"""Longest time from the end of its input until it leaves: whoever started it may be gone, and the cluster too."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Load:
         self.under_way: set[asyncio.Task[None]] = set()
 
     async def send_until(self, stopping: asyncio.Event) -> None:
-        """Send until told to stop, then wait for every outcome."""
+        """Send until told to stop."""
         began_s, sent = time.perf_counter(), 0
         while not stopping.is_set():
             due = int((time.perf_counter() - began_s) * self._spec.rate)
@@ -83,6 +85,9 @@ class Load:
                 self._spawn(self._one())
             sent = due
             await asyncio.sleep(TICK_S)  # noqa: TID251 - the load's own pace
+
+    async def finish(self) -> None:
+        """Wait for every outcome."""
         while self.under_way:
             await asyncio.wait(self.under_way)
 
@@ -187,7 +192,9 @@ async def _main(spec: Spec) -> None:
         load = Load(spec, client, witness)
         reporting, obeying = asyncio.create_task(_report(witness, load)), asyncio.create_task(_obey(load, stopping))
         await load.send_until(stopping)
-        await load.ask_everybody()
+        async with asyncio.timeout(FINISH_S):
+            await load.finish()
+            await load.ask_everybody()
         reporting.cancel()
         await obeying
     witness.close()
