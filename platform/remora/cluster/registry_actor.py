@@ -8,7 +8,6 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from remora.app import App, load_app
 from remora.clock import SystemClock
@@ -25,6 +24,8 @@ from remora.runtime.registry import POLL_S, Registry
 from remora.sharding.table import encode_table
 from remora.storage.open import open_store
 
+NODE_LABEL = "ray.io/node-id"
+"""The label by which Ray itself names each node."""
 AGAIN_S = 0.5
 """Pause before a standby is started again, or a registry that failed to lead tries again, in seconds."""
 ASK_S = 5.0
@@ -43,7 +44,9 @@ def registry_options(name: str, node: str = "") -> dict[str, Any]:
         "max_restarts": -1, "max_task_retries": 0, "num_cpus": 0, "max_concurrency": 10_000, "enable_task_events": False,
     }  # fmt: skip
     if node:
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+        # Not by node affinity, which Ray 2.60 ignores for actors that claim no CPU.
+        options["label_selector"] = {NODE_LABEL: node}
+        options["fallback_strategy"] = [{"label_selector": {}}]
     return options
 
 
