@@ -104,6 +104,8 @@ def nodes() -> Iterator[Nodes]:
 
 @asynccontextmanager
 async def running(name: str, nodes: Nodes, hosts: int) -> AsyncIterator[Running]:
+    dead = [node for node in nodes.all if node.dead]
+    await until(lambda: not any(map(nodes.known_alive, dead)), 90, "Ray knows which nodes an earlier test has killed")
     path, url = f"{PATH}:{name}", await postgres.fresh_database()
     app = load_app(path)
     await bootstrap.ensure_platform(path, url, hosts)

@@ -29,6 +29,9 @@ from remora.sharding.table import HostRow
 
 START_S = 120.0
 """Longest wait for a host process to start, in seconds: image pulls and cold nodes included."""
+START_ON_NODE_S = 30.0
+"""The same where a node with room was chosen: one that does not start by then is tried elsewhere, since its node may be
+gone without Ray knowing yet."""
 TELL_S = 15.0
 """Longest wait for a host to take or give up shards, in seconds."""
 ASK_S = 2.0
@@ -168,7 +171,7 @@ class RayHosts:
                 options["scheduling_strategy"] = "SPREAD"
                 if selector:
                     options["label_selector"] = selector
-            return await self._create(name, "", options, group)
+            return await self._create(name, "", options, group, node)
 
     def _node_of(self, slot: str) -> str:
         """Return the node that a slot belongs to, where hosts follow the nodes."""
@@ -180,7 +183,9 @@ class RayHosts:
     def _choose(self, nodes: Sequence[Node], wanted: HostGroup) -> str:
         return choose(nodes, list(self.registry.current.hosts.values()), wanted.resources, self._starting)
 
-    async def _create(self, name: str, dedicated: str, options: dict[str, Any], group: str = "") -> HostRow:
+    async def _create(
+        self, name: str, dedicated: str, options: dict[str, Any], group: str = "", node: str = ""
+    ) -> HostRow:
         remote: Any = ray.remote  # its types know nothing of concurrency groups
         actor = remote(concurrency_groups={BESIDE: BESIDE_CALLS_MAX})(HostActor).options(
             name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_task_retries=0,
@@ -188,9 +193,11 @@ class RayHosts:
         )  # fmt: skip
         handle: Handle = actor.remote(self._app_path, self._store, name, dedicated, group, options.get("num_cpus", 1.0))
         try:
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(START_ON_NODE_S if node else START_S):
                 row: HostRow = await handle.start.remote()
         except (RayError, TimeoutError) as error:
+            if node and isinstance(error, TimeoutError):
+                self.registry.detection.doubt(node)
             ray.kill(handle, no_restart=True)
             raise ours(error, name) from error
         self._handles[name] = handle
@@ -286,7 +293,7 @@ class RayHosts:
         if node:  # Ray itself knows of no node that only we avoid
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
         with self.registry.starting(name):
-            row = await self._create(name, key, options)
+            row = await self._create(name, key, options, node=node)
         await self.registry.joined([row])
 
     async def kill(self, host: HostRow) -> bool:

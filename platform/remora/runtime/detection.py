@@ -79,7 +79,7 @@ class Detection:
                 # Before anything is written: on SQLite a frozen host may hold the turn to write.
                 await registry.hosts.kill(row)
                 if self.acting:
-                    self._doubt(row.node)
+                    self.doubt(row.node)
                     self._end(number, "its lease is over")
         if not self.acting:
             return
@@ -107,7 +107,7 @@ class Detection:
         if row is None or number in self._ending:
             return
         if doubt:
-            self._doubt(row.node)
+            self.doubt(row.node)
         if self.acting and await self._registry.hosts.ended(row):
             self._end(number, because)
         else:
@@ -119,13 +119,13 @@ class Detection:
         if row is None or number in self._ending:
             return
         if not proven:
-            self._doubt(row.node)
+            self.doubt(row.node)
         if proven or await self._registry.hosts.kill(row):
             await self._gone(number, because)
         else:
             self.suspect(number, because)
 
-    def _doubt(self, node: str) -> None:
+    def doubt(self, node: str) -> None:
         """A host is gone without its node having said so: perhaps the node is, and Ray does not know yet."""
         now_s = self._registry.clock.monotonic_s()
         self._doubted = {name: at_s for name, at_s in self._doubted.items() if now_s - at_s < DOUBT_S} | {node: now_s}
