@@ -18,7 +18,7 @@ import ray
 from remora import App, EntityOptions, HostGroup, Settings
 from remora.app import load_app
 from remora.cluster import bootstrap
-from remora.cluster.names import entity_name, registry_names
+from remora.cluster.names import registry_names
 from remora.cluster.transport import RayDirectory
 from remora.errors import Unavailable, UnknownNode
 from remora.sharding.table import HostRow
@@ -296,20 +296,3 @@ async def test_types_of_a_host_group_live_on_nodes_with_its_labels(nodes: Nodes)
         assert homes["bright"] is bright
         assert owners == {"": "", "bright": "bright"}
     await asyncio.to_thread(bright.kill)
-
-
-async def test_09_a_dedicated_entity_of_a_killed_node_comes_back_on_another_one_with_its_state(
-    two: Running, figure: Figure
-) -> None:
-    board = two.client.ref(Alone, "board").with_options(deadline_s=120)
-    assert await board.add(40) == 40
-    name = entity_name(two.app.name, "alone/board")
-    home = two.nodes.of(next(row for row in two.client.table.hosts.values() if row.name == name))
-    assert home is not None
-
-    at = await asyncio.to_thread(home.kill)
-
-    assert await board.add(2) == 42
-    figure("answered again after", time.perf_counter() - at)
-    now = next(row for row in two.client.table.hosts.values() if row.name == name)
-    assert two.nodes.of(now) is not home
