@@ -162,7 +162,7 @@ async def stage(
         head, *others = [proxies.add() for _ in range(nodes + 1)]
         # Not in a thread: whoever is interrupted while it runs could not stop what it started.
         with cluster([_shape(way.url, _cpus(hosts_per_node)) for way in others], head={STORE: head.url}) as started:
-            ways = dict(zip((node.name for node in started.all), others, strict=True))
+            ways = dict(zip((node.name for node in started.alive), others, strict=True))
             async with _running(app, app_path, FOLLOW_NODES) as client:
                 made = Stage(app, url, started, proxies, client, ways, hosts_per_node)
                 await until(made.balanced, START_S, "all shards are placed evenly")
