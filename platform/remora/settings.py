@@ -100,7 +100,7 @@ class Settings:
     """Seconds a host is reported as unreachable before it is fenced although it renews its lease. Longer than what a
     busy machine or a long garbage collection takes: moving its entities away is the greater disturbance."""
     drain_s: float = 60.0
-    """Longest time for a host to be emptied, in seconds; then what it has left is taken over as after a crash."""
+    """Longest wait for a host to be emptied, in seconds; then whoever asked is told what is left, and emptying goes on."""
     node_look_s: float = 1.0
     """Seconds between looks at Ray's table of nodes: how soon new nodes are used and leaving ones are emptied."""
 

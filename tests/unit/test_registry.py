@@ -14,6 +14,7 @@ from remora.runtime import registry_status
 from remora.runtime.leadership import LOOKS, Leadership
 from remora.runtime.rebalance import LOAD_MIN, rates
 from remora.runtime.registry import Registry
+from remora.sharding import membership
 from remora.sharding.membership import HostState
 from remora.sharding.table import HostRow
 from remora.storage.memory import MemoryStore
@@ -185,6 +186,47 @@ async def test_a_host_that_nobody_reaches_and_that_renews_is_fenced_and_then_wai
 
         assert number not in (await store.read_table()).hosts
         assert await client.ref(Till, "a").add(1) == 2
+
+
+async def test_a_fence_whose_answer_is_lost_is_written_again_and_its_host_keeps_its_shards_until_its_lease_is_over() -> (
+    None
+):
+    store = FaultyStore()
+    async with platforms.running(quick, store, hosts=2) as (platform, client):
+        await client.ref(Till, "a").add(1)
+        lost = platforms.host_of(platform, "till/a")
+        number, shard = lost.incarnation, lost.shard_name("till/a")
+        platform.kill = platform.ended = no  # type: ignore[method-assign]  # it is on another machine
+        platform.hosts.pop(lost.name)
+        last = asyncio.get_running_loop().time()
+        platform.registry.detection.watch = membership.held(platform.registry.detection.watch, [number])
+        store.fail_next("write_table", times=2, after=True)
+
+        await platform.registry.fence([number])
+        await platform.registry.refresh()
+
+        assert number not in (await store.read_table()).hosts
+        assert platform.registry.current.shards[shard].owner == number, "it may still answer from memory"
+        await until(lambda: platform.registry.current.shards[shard].owner != number)
+        assert asyncio.get_running_loop().time() - last >= QUICK.lease_ttl_s - QUICK.lease_ttl_s / 4
+        await lost.close()
+        await lost.client.close()
+
+
+async def test_a_leader_that_finds_fenced_owners_waits_for_their_leases_before_it_gives_anything_away() -> None:
+    store = MemoryStore()
+    async with platform_on(store) as platform:
+        await platform.registry.close()
+        await store.write_table(await store.lead(), 9, [1], {})  # and the leader that fenced it died
+        registry = Registry(quick, store, platform, SystemClock(), name="next")
+        began = asyncio.get_running_loop().time()
+
+        await registry.start()
+        await registry.refresh()
+
+        assert asyncio.get_running_loop().time() - began >= QUICK.lease_ttl_s
+        assert {row.owner for row in registry.current.shards.values()} == {2}
+        await registry.close()
 
 
 async def test_a_client_that_gets_no_answer_makes_the_registry_look_and_a_host_that_has_ended_is_replaced() -> None:

@@ -21,7 +21,7 @@ from remora.cluster.host_actor import BESIDE, BESIDE_CALLS_MAX, HostActor
 from remora.cluster.names import NAMESPACE, entity_name, host_name, host_prefix, slot_of
 from remora.cluster.ray_nodes import HOST_LABEL, Node, choose, crowded, read_nodes, slots_of_nodes, usable
 from remora.cluster.transport import Handle, actors, end_actor, find_actor, first_line, ours
-from remora.errors import HostGone
+from remora.errors import HostGone, RemoraError
 from remora.options import HostGroup
 from remora.process import machine_identity, started_s
 from remora.runtime.registry import Registry
@@ -70,6 +70,8 @@ class RayHosts:
         """Host → node on which it was last seen to run."""
         self._starting: list[str] = []
         """Nodes on which hosts are being started."""
+        self._missing: set[str] = set()
+        """Slots that are being filled because a look found them empty."""
         self._log = logging.getLogger("remora.registry")
         self.registry: Registry
 
@@ -103,38 +105,59 @@ class RayHosts:
     # -- how many, and where --------------------------------------------------------------------------
 
     async def follow(self) -> None:
-        """Look at Ray's nodes: empty those that leave, use those that are new, spread hosts over them."""
+        """Look at Ray's nodes: empty those that leave, use those that are new, spread hosts over them.
+
+        What is missing is started beside this, which goes on looking: a new host, and whatever was not
+        started when it should have been.
+        """
         nodes = await asyncio.to_thread(read_nodes)
         registry = self.registry
         await registry.leave(node.id for node in nodes if node.draining)
         table = registry.current
-        hosts = [row for row in table.hosts.values() if not row.dedicated and not row.group]
+        hosts = [row for row in table.hosts.values() if not row.dedicated]
         busy = registry.joining | {slot_of(f"{slot}/") for slot in registry.replacing}
-        missing = self._wanted(nodes).keys() - {slot_of(row.name) for row in hosts} - busy
-        if missing:  # new nodes, and whatever was not started when it should have been
-            await self.fill(missing)
-            return
-        quiet = not (missing or table.draining or registry.joining or registry.rebalance.under_way)
-        if quiet and self._count and (host := crowded(self._usable(nodes), hosts)) is not None:
+        missing = self._slots_wanted(nodes) - {slot_of(row.name) for row in hosts} - busy - self._missing
+        if missing:
+            registry.spawn(self._start_missing(missing))
+        for key in registry.unplaced():
+            if key not in self._dedicating and entity_name(self._app.name, key) not in registry.replacing:
+                registry.spawn(self._dedicate_again(key))
+        quiet = not (missing or busy or table.draining or registry.rebalance.under_way)
+        shared = [row for row in hosts if not row.group]
+        if quiet and self._count and (host := crowded(self._usable(nodes), shared)) is not None:
             self._log.info("host %s makes room: another node has fewer", host.name)
             await registry.set_draining([host.incarnation])
+
+    async def _start_missing(self, slots: set[str]) -> None:
+        self._missing |= slots
+        try:
+            await self.fill(slots)
+        except RemoraError as error:  # the next look tries again, and `remora status` says why
+            self._log.warning("hosts %s were not started: %s", sorted(slots), error)
+        finally:
+            self._missing -= slots
+
+    async def _dedicate_again(self, key: str) -> None:
+        try:
+            await self.dedicate(key)
+        except RemoraError as error:  # as above
+            self._log.warning("the actor of %s was not started: %s", key, error)
 
     def _usable(self, nodes: Sequence[Node]) -> list[Node]:
         return usable(nodes, self.registry.drained, self.registry.detection.doubted)
 
-    def _wanted(self, nodes: Sequence[Node]) -> dict[str, str]:
-        """Return slot → node (empty: any) of the hosts of the default group."""
+    def _slots_wanted(self, nodes: Sequence[Node]) -> set[str]:
+        """Return the slots of all shared hosts that there are to be."""
         if self._count == 0:
-            return slots_of_nodes(self._usable(nodes))
-        return {str(number): "" for number in range(1, self._count + 1)}
+            slots = set(slots_of_nodes(self._usable(nodes)))
+        else:
+            slots = {str(number) for number in range(1, self._count + 1)}
+        groups = self._app.host_groups.items()
+        return slots | {f"{name}-{number}" for name, group in groups for number in range(1, group.hosts + 1)}
 
     async def fill_all(self) -> None:
         """Start all hosts that there are to be and that do not run."""
-        nodes = await asyncio.to_thread(read_nodes)
-        groups = {
-            f"{name}-{number}" for name, group in self._app.host_groups.items() for number in range(1, group.hosts + 1)
-        }
-        await self.fill(self._wanted(nodes).keys() | groups)
+        await self.fill(self._slots_wanted(await asyncio.to_thread(read_nodes)))
 
     async def fill(self, slots: Iterable[str]) -> None:
         """Start shared hosts in those slots that have none; those started together share evenly."""
@@ -161,7 +184,9 @@ class RayHosts:
         nodes = self._usable(await asyncio.to_thread(read_nodes))
         if not selector and any(HOST_LABEL in node.labels for node in nodes):
             selector[HOST_LABEL] = "true"
-        node = self._node_of(slot) or ("" if selector and group else self._choose(nodes, wanted))
+        node = ("" if self._count else slots_of_nodes(nodes).get(slot, "")) or (
+            "" if selector and group else self._choose(nodes, wanted)
+        )
         with self.registry.starting(slot), ExitStack() as starting:
             if node:
                 options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
@@ -173,15 +198,9 @@ class RayHosts:
                     options["label_selector"] = selector
             return await self._create(name, "", options, group, node)
 
-    def _node_of(self, slot: str) -> str:
-        """Return the node that a slot belongs to, where hosts follow the nodes."""
-        if self._count or "-" not in slot:
-            return ""
-        prefix = slot.rpartition("-")[0]
-        return next((one["NodeID"] for one in ray.nodes() if one["NodeID"].startswith(prefix)), "")
-
     def _choose(self, nodes: Sequence[Node], wanted: HostGroup) -> str:
-        return choose(nodes, list(self.registry.current.hosts.values()), wanted.resources, self._starting)
+        homes = [row.node for row in self.registry.current.hosts.values() if not row.dedicated]
+        return choose(nodes, homes, wanted.resources, self._starting)
 
     async def _create(
         self, name: str, dedicated: str, options: dict[str, Any], group: str = "", node: str = ""
@@ -248,10 +267,8 @@ class RayHosts:
         await self._tell(host, "release", dict(targets))
 
     async def _tell(self, host: HostRow, method: str, *arguments: object) -> None:
-        handle = self._handles.get(host.name)
-        if handle is None:
-            msg = f"{host.name} is gone."
-            raise HostGone(msg)
+        # One that is being looked for still, by a registry that began to lead just now, is found here.
+        handle = self._handles.get(host.name) or await find_actor(host.name)
         try:
             async with asyncio.timeout(TELL_S):
                 await getattr(handle, method).remote(*arguments)
@@ -261,7 +278,7 @@ class RayHosts:
     async def replace(self, host: HostRow) -> None:
         """See Hosts."""
         slot = slot_of(host.name)
-        if self._count or host.group or slot in self._wanted(await asyncio.to_thread(read_nodes)):
+        if slot in self._slots_wanted(await asyncio.to_thread(read_nodes)):  # its node may have gone with it
             await self.fill([slot])
 
     async def retire(self, host: HostRow) -> None:
@@ -289,7 +306,8 @@ class RayHosts:
         resources = self._app.spec(key.partition("/")[0]).options.resources
         options: dict[str, Any] = {"max_restarts": -1, **_as_options({"CPU": DEDICATED_CPUS, **resources})}
         nodes = self._usable(await asyncio.to_thread(read_nodes))
-        node = choose(nodes, [], {name: amount for name, amount in resources.items() if amount})
+        homes = [row.node for row in self.registry.current.hosts.values() if row.dedicated]
+        node = choose(nodes, homes, {"CPU": DEDICATED_CPUS, **resources})
         if node:  # Ray itself knows of no node that only we avoid
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
         with self.registry.starting(name):

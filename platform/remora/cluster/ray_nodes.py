@@ -66,17 +66,17 @@ def _usable(nodes: Sequence[Node], avoid: frozenset[str]) -> list[Node]:
 
 
 def choose(
-    nodes: Sequence[Node], hosts: Sequence[HostRow], needs: Mapping[str, float], starting: Sequence[str] = ()
+    nodes: Sequence[Node], homes: Sequence[str], needs: Mapping[str, float], starting: Sequence[str] = ()
 ) -> str:
-    """Return the node for a new host: of those with room the one with fewest hosts; empty if none has room now.
+    """Return the node for a new host: of those with room the one with fewest of its kind; empty if none has room now.
 
     Args:
         nodes: Those that may have it.
-        hosts: The hosts there are.
+        homes: Node of each host of its kind that there is.
         needs: Ray resources that it takes.
         starting: Nodes of hosts that are being started, which Ray may not count yet.
     """
-    counts = [host.node for host in hosts if not host.dedicated] + list(starting)
+    counts = [*homes, *starting]
     fitting = [
         node for node in nodes
         if all(node.free.get(name, 0.0) - starting.count(node.id) * amount >= amount for name, amount in needs.items())

@@ -189,9 +189,10 @@ class RegistryActor:
         await hosts.kill_strays(list(table.hosts.values()))
         for row in await hosts.attach(list(table.hosts.values())):
             await registry.detection.died(row.incarnation, "its actor is not found", proven=False)
-        await hosts.fill_all()
-        for key in registry.unplaced():
-            await hosts.dedicate(key)
+        if not term:  # somebody waits to hear whether it started; else what is missing is started while it leads
+            await hosts.fill_all()
+            for key in registry.unplaced():
+                await hosts.dedicate(key)
         loop = asyncio.get_running_loop()
         self._beside = [loop.create_task(self._follow_nodes()), loop.create_task(self._keep_standby())]
 

@@ -40,7 +40,6 @@ class Detection:
         self.unblocking = False
         """Whether to end processes whose lease is over also while this registry does not lead yet: one that is frozen
         in a commit may keep it from leading."""
-
         self.store_away_since_s: float | None = None
         """Since when leases cannot be read."""
         self._doubted: dict[str, float] = {}
@@ -159,8 +158,5 @@ class Detection:
         self._log.error("host %d is reached by nobody and renews its lease: it is fenced", number)
         try:
             await self._registry.fence([number])
-        except RemoraError as error:
-            self._log.warning("host %d cannot be fenced yet: %s", number, error)
-            self.watch = Watch(
-                self.watch.sights, self.watch.suspicions, self.watch.looked_s, self.watch.held - {number}
-            )  # fmt: skip
+        except RemoraError as error:  # another registry leads: it judges this host itself
+            self._log.warning("host %d was not fenced: %s", number, error)

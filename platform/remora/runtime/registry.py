@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -30,6 +30,7 @@ from remora.sharding.allocation import Move
 from remora.sharding.registry import Layout, Plan
 from remora.sharding.table import HostRow, Table
 
+T = TypeVar("T")
 POLL_S = 10.0
 """Seconds a long poll for the table is kept open."""
 BACKOFF_MAX_S = 5.0
@@ -197,6 +198,9 @@ class Registry:
             self._term = term or await self.leadership.take()
             self.spawn(self._lead())
             self._table = await self.store.read_table()
+            if decisions.left_to_expire(self._table):
+                # Fenced by a leader that did not live to see their leases end: they may still answer from memory.
+                await asyncio.sleep(self.settings.lease_ttl_s)  # noqa: TID251 - the end of a lease, which nothing tells
             self._drained = set(await self._noted(DRAINED, list[str], []))
             self.rebalance.locations = await self._noted(LOCATIONS, dict[str, str], {})
         self.spawn(self.rebalance.run())
@@ -282,9 +286,13 @@ class Registry:
         self.spawn(self.hosts.retire(row))
 
     async def fence(self, numbers: Iterable[int]) -> None:
-        """End incarnations in the store whose leases may still be running; they keep their shards until those are over."""
+        """End incarnations in the store whose leases may still be running; they keep their shards until those are over.
+
+        Again and again until the store has confirmed it: whether a lost answer was a yes is not known.
+        """
+        wanted = list(numbers)
         async with self._lock:
-            await self.store.write_table(self._term, self._table.version, list(numbers), {})
+            await self._patiently(lambda: self.store.write_table(self._term, self._table.version, wanted, {}))
 
     async def refresh(self) -> None:
         """Read the table again: a host took a new incarnation in the store, or released shards."""
@@ -307,18 +315,32 @@ class Registry:
         What was decided on is never written twice: in between a host may have gone on under a new
         incarnation, and an answer that was lost may have been a yes.
         """
+
+        async def once() -> Table | None:
+            stored = await self.store.read_table()
+            before = self._table
+            plan = decide(decisions.known(before, stored, self.detection.watch.held))
+            after = plan.table
+            same = (after.hosts, after.shards, after.draining) == (before.hosts, before.shards, before.draining)
+            if same and not plan.fence:
+                return None
+            await self.store.write_table(self._term, after.version, plan.fence, plan.assign)
+            return after
+
+        changed = await self._patiently(once)
+        if changed is not None:
+            await self._publish(changed, replace=replace, because=because)
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something with the store until it answers.
+
+        Raises:
+            Fenced: This registry's term has ended.
+        """
         pause = PATIENCE_MIN_S
         while True:
             try:
-                stored = await self.store.read_table()
-                before = self._table
-                plan = decide(decisions.known(before, stored, self.detection.watch.held))
-                after = plan.table
-                same = (after.hosts, after.shards, after.draining) == (before.hosts, before.shards, before.draining)
-                if same and not plan.fence:
-                    return
-                await self.store.write_table(self._term, after.version, plan.fence, plan.assign)
-                break
+                return await work()
             except Fenced:
                 self._deposed()
                 raise
@@ -326,7 +348,6 @@ class Registry:
                 self._log.warning("the registry waits for the store: %s", error)
                 await asyncio.sleep(pause)  # noqa: TID251 - growing, bounded pause while the store is away
                 pause = min(pause * 2, PATIENCE_MAX_S)
-        await self._publish(after, replace=replace, because=because)
 
     async def _publish(self, table: Table, *, replace: bool, because: str) -> None:
         news = decisions.news(self._table, table)

@@ -173,6 +173,15 @@ def next_moves(
     return moves(table, layout, moves_allowed(len(layout.names()), moves_max, share_max))
 
 
+def left_to_expire(table: Table) -> set[int]:
+    """Return hosts that are fenced and still stand as owners of shards: their leases may be running.
+
+    Args:
+        table: As the store holds it.
+    """
+    return {row.owner for row in table.shards.values() if row.owner} - table.hosts.keys()
+
+
 def in_rollout(table: Table) -> bool:
     """Return whether hosts run different releases: then shards would move to those that are about to go."""
     return len({row.release for row in table.hosts.values()}) > 1
