@@ -191,6 +191,10 @@ class LocalPlatform:
         """See Hosts."""
         return host.name not in self.hosts and not _may_run(host)
 
+    async def answers(self, host: HostRow) -> bool:
+        """See Hosts."""
+        return host.name in self.hosts
+
     async def retire(self, host: HostRow) -> None:
         """See Hosts."""
         running = self.hosts.pop(host.name, None)

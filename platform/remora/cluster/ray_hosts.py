@@ -281,6 +281,16 @@ class RayHosts:
         if slot in self._slots_wanted(await asyncio.to_thread(read_nodes)):  # its node may have gone with it
             await self.fill([slot])
 
+    async def answers(self, host: HostRow) -> bool:
+        """See Hosts. Asked of the loop that serves its entities: another thread may answer for one that hangs."""
+        try:
+            async with asyncio.timeout(ASK_S):
+                handle = self._handles.get(host.name) or await find_actor(host.name)
+                await handle.start.remote()
+        except (HostGone, RayError, TimeoutError):
+            return False
+        return True
+
     async def retire(self, host: HostRow) -> None:
         """See Hosts."""
         self._handles.pop(host.name, None)

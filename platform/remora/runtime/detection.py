@@ -155,6 +155,12 @@ class Detection:
 
     async def _fence(self, number: int) -> None:
         """End a host that renews and that nobody reaches: fenced it renews no more, and its lease is waited for."""
+        row = self._registry.current.hosts.get(number)
+        if row is not None and await self._registry.hosts.answers(row):
+            # Whoever reported it is cut off from it, and nobody else: ending it would help nobody.
+            self._log.warning("host %d is reported and answers the registry: it stays", number)
+            self.watch = membership.reached(self.watch, number)
+            return
         self._log.error("host %d is reached by nobody and renews its lease: it is fenced", number)
         try:
             await self._registry.fence([number])

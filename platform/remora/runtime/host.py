@@ -134,9 +134,7 @@ class Host:
         self.reminders = Reminders(self)
         self.backpressure = Backpressure(self)
         self.deadlocks = Deadlocks(self)
-        self.lease = Lease(
-            lambda at_s: store.renew(self.incarnation, at_s), clock, settings.lease_ttl_s, settings.lease_margin_s
-        )
+        self.lease = Lease(self.incarnations.renew, clock, settings.lease_ttl_s, settings.lease_margin_s)
 
     # -- life ----------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ of the old one can commit; one that was fenced owns nothing any more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,8 @@ class Incarnations:
         self._commits_at_failure = -1
         """How many commits had been written when the last one failed."""
         self._pause_s = 0.0
+        self._over = False
+        """Whether this host was fenced."""
 
     def begin(self, incarnation: int) -> HostRow:
         """Go on as ``incarnation``; return who this host is now."""
@@ -60,6 +63,28 @@ class Incarnations:
         self.lives.append(incarnation)
         host.row = msgspec.structs.replace(host.row, incarnation=incarnation)
         return host.row
+
+    def renew(self, at_s: float) -> None:
+        """Renew this incarnation's lease; by that a host that has nothing to write learns that it was fenced.
+
+        Runs in the lease's thread.
+
+        Raises:
+            Fenced: This incarnation has ended.
+            StoreUnavailable: The store did not answer.
+        """
+        host, incarnation = self._host, self._host.incarnation
+        try:
+            host.store.renew(incarnation, at_s)
+        except Fenced as error:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and the host with it
+                host.loop.call_soon_threadsafe(self._refused, incarnation, error)
+            raise
+
+    def _refused(self, incarnation: int, error: Fenced) -> None:
+        # One that takes another incarnation just now has ended the former one itself.
+        if incarnation == self._host.incarnation and self.steady.is_set() and not self._over:
+            self._fenced(error)
 
     async def commits_failed(self, commits: list[Commit], error: RemoraError) -> None:
         """A commit was refused or its outcome is unknown: what stood on it vanishes."""
@@ -96,7 +121,7 @@ class Incarnations:
                 host.recovery.add(cell)
 
     def _fenced(self, error: Fenced) -> None:
-        host = self._host
+        host, self._over = self._host, True
         host.log.error("%s was fenced: %s", host.name, error)
         host.lease.stop()
         host.ownership.leave(list(host.cells.values()), "The host's incarnation has ended.")

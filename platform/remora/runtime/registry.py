@@ -45,8 +45,8 @@ FAILURE_WINDOW_S = 60.0
 """Failures of a host's slot within this time make the next start wait longer."""
 STANDBY_READS_S = 1.0
 """Seconds between reads of the table by a registry that stands by."""
-DRAINED, LOCATIONS = "drained", "locations"
-"""Notes in the store: nodes that were asked to be emptied, and where shards are wanted."""
+DRAINED, DRAINING, LOCATIONS = "drained", "draining", "locations"
+"""Notes in the store: nodes and single hosts that were asked to be emptied, and where shards are wanted."""
 
 
 class Hosts(Protocol):
@@ -74,6 +74,10 @@ class Hosts(Protocol):
 
     async def ended(self, host: HostRow) -> bool:
         """Return whether it is proven that a host's process has ended, without ending it."""
+        ...
+
+    async def answers(self, host: HostRow) -> bool:
+        """Return whether a host answers this registry, within a bounded time."""
         ...
 
     async def retire(self, host: HostRow) -> None:
@@ -202,6 +206,9 @@ class Registry:
                 # Fenced by a leader that did not live to see their leases end: they may still answer from memory.
                 await asyncio.sleep(self.settings.lease_ttl_s)  # noqa: TID251 - the end of a lease, which nothing tells
             self._drained = set(await self._noted(DRAINED, list[str], []))
+            leaving = await self._noted(DRAINING, list[str], [])
+            numbers = [number for number, row in self._table.hosts.items() if row.name in leaving]
+            self._table = decisions.draining(self._table, numbers) if numbers else self._table
             self.rebalance.locations = await self._noted(LOCATIONS, dict[str, str], {})
         self.spawn(self.rebalance.run())
         return self._table
@@ -505,6 +512,7 @@ class Registry:
             await self._note(DRAINED, sorted({*self._drained, node}))
             self._drained.add(node)
         names = [self._table.hosts[number].name for number in numbers]
+        await self._note(DRAINING, names)  # whoever leads next goes on with them
         left = await self.rebalance.drain(numbers)
         return {"node": node or what, "hosts": names, "left": left}
 

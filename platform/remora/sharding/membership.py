@@ -15,8 +15,9 @@ A host is SUSPECT from when somebody reports that it does not answer (Ray, a cli
 registry's) until its lease is seen to be renewed, or is over. Suspicion decides nothing: it makes
 the registry look more often, and is shown. What decides is an exit that is proven, or a lease that
 was not renewed for its whole time under the registry's own uninterrupted eyes; a host that is
-suspected for ``unreachable_s`` although it renews (it reaches the store and nobody else reaches
-it) is fenced, which ends its lease, and is then waited for as any other.
+suspected for ``unreachable_s`` although it renews (it reaches the store) is asked by the registry:
+if it answers, whoever reported it is the one cut off, and it stays; if not, it is fenced, which
+ends its lease, and is then waited for as any other.
 """
 
 from __future__ import annotations
@@ -131,6 +132,12 @@ def unreachable(watch: Watch, unreachable_s: float) -> list[int]:
 def held(watch: Watch, numbers: Iterable[int]) -> Watch:
     """Return the watch after hosts were fenced whose leases may still be running."""
     return replace(watch, held=watch.held | set(numbers))
+
+
+def reached(watch: Watch, number: int) -> Watch:
+    """Return the watch after the registry itself got an answer from a host that others report."""
+    suspicions = {one: suspicion for one, suspicion in watch.suspicions.items() if one != number}
+    return replace(watch, suspicions=suspicions, held=watch.held - {number})
 
 
 def state_of(table: Table, watch: Watch, number: int) -> HostState:

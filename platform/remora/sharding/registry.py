@@ -201,11 +201,15 @@ def want_dedicated(table: Table, key: str) -> Plan:
 def _view(table: Table, hosts: Mapping[int, HostRow], group: str, layout: Layout) -> View:
     """Return what the allocation sees of a group: hosts that may be given shards.
 
-    Where all of them are being emptied they are what there is: served by one of those rather than by nobody.
+    In a rollout those are the hosts of the release that joined last, so that a shard does not move to one that is
+    about to go as well: each moves once. (One of before that loses its lease meanwhile and goes on counts as the last
+    for as long as no other joins: a shard may then move twice.) Where all of them are being emptied they are what there is: served by one of
+    those rather than by nobody.
     """
     shared = {number: row for number, row in hosts.items() if not row.dedicated and row.group == group}
-    staying = {number: row for number, row in shared.items() if number not in table.draining}
-    chosen = staying or shared
+    staying = {number: row for number, row in shared.items() if number not in table.draining} or shared
+    latest = staying[max(staying)].release if staying else ""
+    chosen = {number: row for number, row in staying.items() if row.release == latest}
     owned: dict[int, list[str]] = {number: [] for number in chosen}
     for name in sorted(table.shards):
         owner = table.shards[name].owner
