@@ -25,7 +25,7 @@ def chaos(folder: Path, *options: str) -> str:
 
 
 @pytest.mark.timeout(420)
-def test_a_host_a_node_a_frozen_node_the_registry_and_the_store_fail_under_load_and_every_promise_is_kept(
+def test_55_a_host_a_node_a_frozen_node_the_registry_and_the_store_fail_under_load_and_every_promise_is_kept(
     tmp_path: Path,
 ) -> None:
     print(chaos(tmp_path, "--short"))  # noqa: T201 - shown with -s
@@ -33,5 +33,5 @@ def test_a_host_a_node_a_frozen_node_the_registry_and_the_store_fail_under_load_
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_everything_fails_again_and_again_under_load_for_minutes_and_every_promise_is_kept(tmp_path: Path) -> None:
+def test_56_everything_fails_again_and_again_under_load_for_minutes_and_every_promise_is_kept(tmp_path: Path) -> None:
     print(chaos(tmp_path, "--minutes", str(SLOW_MINUTES)))  # noqa: T201 - shown with -s

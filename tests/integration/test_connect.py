@@ -120,7 +120,9 @@ def test_what_is_no_address_is_refused_with_the_fix(address: str, tmp_path: Path
     assert "host:port" in said
 
 
-def test_an_app_that_does_not_run_in_the_cluster_is_refused_with_the_fix(cluster: RayProcess, tmp_path: Path) -> None:
+def test_12_an_app_that_does_not_run_in_the_cluster_is_refused_with_the_fix(
+    cluster: RayProcess, tmp_path: Path
+) -> None:
     said = driver(REFUSED, "nope", cluster.address, REMORA_HOME=str(tmp_path))
 
     assert said.startswith("refused")
@@ -134,7 +136,7 @@ async def test_a_process_joined_to_one_cluster_is_refused_another(cluster: RayPr
             pass
 
 
-async def test_a_store_made_with_another_shard_count_is_refused_and_nothing_is_left_running(tmp_path: Path) -> None:
+async def test_14_a_store_made_with_another_shard_count_is_refused_and_nothing_is_left_running(tmp_path: Path) -> None:
     file = tmp_path / "shards.db"
     store = SqliteStore(file)
     await store.open("few-shards", 256)

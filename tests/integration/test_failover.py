@@ -75,7 +75,7 @@ async def test_all_hosts_killed_at_once_come_back_with_everything_that_was_ackno
         figure("longest silence of an entity", load.outage_s(at, set(load.entities)))
 
 
-async def test_commands_are_answered_while_the_registry_is_dead_and_a_later_host_death_is_handled(
+async def test_57_commands_are_answered_while_the_registry_is_dead_and_a_later_host_death_is_handled(
     tmp_path: Path, figure: Figure
 ) -> None:
     async with running(f"{APPS}:registry_killed", tmp_path / "registry.db") as app:
@@ -184,7 +184,7 @@ async def test_all_hosts_frozen_at_once_are_replaced_though_one_of_them_blocks_t
         figure("longest silence of an entity", load.outage_s(at, set(load.entities)))
 
 
-async def test_a_host_that_the_store_has_fenced_commits_nothing_more_and_ends_itself(
+async def test_50_a_host_that_the_store_has_fenced_commits_nothing_more_and_ends_itself(
     tmp_path: Path, figure: Figure
 ) -> None:
     async with running(f"{APPS}:fenced", tmp_path / "fenced.db") as app:

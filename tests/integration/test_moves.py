@@ -21,7 +21,7 @@ async def statuses(app: Running) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in status["live"]}
 
 
-async def test_a_rebalance_under_load_costs_no_error_and_the_host_that_gets_the_shards_reads_no_entity_back(
+async def test_59_a_rebalance_under_load_costs_no_error_and_the_host_that_gets_the_shards_reads_no_entity_back(
     tmp_path: Path, figure: Figure
 ) -> None:
     async with running("tests.integration.apps:moved", tmp_path / "moved.db") as app:

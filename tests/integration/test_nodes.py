@@ -33,6 +33,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 PATH = "tests.integration.test_nodes"
 SETTINGS = Settings(shards=24, rebalance_s=0.2)
 SOON_S = 30.0
+LOST_S = 120.0
+"""Within which a dedicated entity is back after its node was lost."""
 ENTITIES = [f"w{number}" for number in range(60)]
 
 
@@ -106,6 +108,48 @@ class Running:
                     await asyncio.sleep(0.05)  # noqa: TID251 - a bounded wait for another process
 
 
+class Marking:
+    """Load: every witness gets the numbers 1, 2, 3 … one after the other, until it is left."""
+
+    def __init__(self, app: Running) -> None:
+        self.errors: list[Exception] = []
+        self.slowest_s = 0.0
+        self._app = app
+        self._answered = 0
+        self._counts = dict.fromkeys(ENTITIES, 0)
+        self._stopping = False
+
+    @property
+    def expected(self) -> list[list[int]]:
+        """What every witness has to know afterwards."""
+        return [list(range(1, count + 1)) for count in self._counts.values()]
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._mark(name)) for name in ENTITIES]
+        await until(lambda: self._answered > 500, SOON_S, "the load has begun")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopping = True
+        await asyncio.gather(*self._tasks)
+
+    async def _mark(self, name: str) -> None:
+        ref = self._app.client.ref(Witness, name)
+        while not self._stopping:
+            self._counts[name] += 1
+            began = time.perf_counter()
+            try:
+                await ref.mark(self._counts[name])
+            except Exception as error:  # noqa: BLE001 - none is expected, of any kind
+                self.errors.append(error)
+            self.slowest_s, self._answered = max(self.slowest_s, time.perf_counter() - began), self._answered + 1
+
+
+def up(nodes: Nodes) -> list[Node]:
+    """Return the nodes that run."""
+    return [node for node in nodes.alive if not node.frozen]
+
+
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     with cluster_of_nodes([Shape(cpus=2), Shape(cpus=2)]) as started:
@@ -130,7 +174,7 @@ async def running(name: str, nodes: Nodes, hosts: int) -> AsyncIterator[Running]
 @pytest.fixture
 async def two(nodes: Nodes) -> AsyncIterator[Running]:
     """Two hosts on two nodes."""
-    for _ in range(2 - len([node for node in nodes.alive if not node.frozen])):
+    for _ in range(2 - len(up(nodes))):
         await asyncio.to_thread(nodes.add, Shape(cpus=2))
     async with running("moving", nodes, 2) as app:
         await until(lambda: app.settled(2), SOON_S, "all shards are placed")
@@ -207,7 +251,7 @@ async def test_05_a_new_node_is_used_without_being_told_and_entities_that_need_n
     nodes: Nodes, figure: Figure
 ) -> None:
     async with running("following", nodes, 0) as app:
-        before = len([node for node in nodes.alive if not node.frozen])
+        before = len(up(nodes))
         await until(lambda: app.settled(before), SOON_S, "one host on each node, one CPU being left to gateways")
         await app.mark(1)
         owners = {shard: row.owner for shard, row in app.client.table.shards.items()}
@@ -230,35 +274,16 @@ async def test_16_a_drained_node_is_emptied_under_load_without_an_error_and_gets
     two: Running, figure: Figure
 ) -> None:
     drained, _ = ends(two)
-    stopping, errors, slowest, answered = False, [], 0.0, 0
+    async with Marking(two) as load:
+        at = time.perf_counter()
+        told = await two.directory.ask("drain", drained.id, within_s=SOON_S * 2)
+        figure("emptied after", time.perf_counter() - at)
+        await until(lambda: two.settled(2) and not two.hosts(drained), SOON_S, "two hosts, none of them on that node")
 
-    async def load(name: str) -> int:
-        nonlocal answered, slowest
-        number, ref = 0, two.client.ref(Witness, name)
-        while not stopping:
-            number += 1
-            began = time.perf_counter()
-            try:
-                await ref.mark(number)
-            except Exception as error:  # noqa: BLE001 - none is expected, of any kind
-                errors.append(error)
-            slowest, answered = max(slowest, time.perf_counter() - began), answered + 1
-        return number
-
-    loads = [asyncio.create_task(load(name)) for name in ENTITIES]
-    await until(lambda: answered > 500, SOON_S, "the load has begun")
-    at = time.perf_counter()
-
-    told = await two.directory.ask("drain", drained.id, within_s=SOON_S * 2)
-
-    figure("emptied after", time.perf_counter() - at)
-    await until(lambda: two.settled(2) and not two.hosts(drained), SOON_S, "two hosts, none of them on that node")
-    stopping = True
-    counts = await asyncio.gather(*loads)
-    figure("slowest command", slowest)
+    figure("slowest command", load.slowest_s)
     assert (told["node"], told["left"]) == (drained.id, [])
-    assert errors == []
-    assert await two.marks() == [list(range(1, count + 1)) for count in counts]
+    assert load.errors == []
+    assert await two.marks() == load.expected
     assert drained not in {two.nodes.of(row) for row in two.hosts()}
     with pytest.raises(UnknownNode, match="nodes with hosts are"):
         await two.directory.ask("drain", "nowhere")
@@ -282,6 +307,160 @@ async def test_21_a_node_that_is_asked_to_end_is_emptied_before_it_goes(two: Run
     await two.mark(2)
     assert await two.marks() == [[1, 2]] * len(ENTITIES)
     await asyncio.to_thread(leaving.kill)
+
+
+# -- more of what Akka, Pekko and Orleans test; minutes in all --------------------------------------------------
+
+
+@pytest.mark.slow
+async def test_03_after_a_node_is_lost_two_new_ones_get_their_share_and_every_entity_keeps_its_values(
+    nodes: Nodes, figure: Figure
+) -> None:
+    async with running("following", nodes, 0) as app:
+        standing = len(up(nodes))
+        await until(lambda: app.settled(standing), SOON_S, "one host on each node")
+        await app.mark(1)
+        victim = app.nodes.of(app.hosts()[0])
+        assert victim is not None
+        await asyncio.to_thread(victim.kill)
+        await app.mark(2)
+
+        added = await asyncio.to_thread(nodes.add, Shape(cpus=2), Shape(cpus=2))
+
+        figure("shares taken after", await until(lambda: app.settled(standing + 1), 60, "hosts on both, with a share"))
+        assert all(app.owned(node) for node in added)
+        await app.mark(3)
+        assert await app.marks() == [[1, 2, 3]] * len(ENTITIES)
+
+
+@pytest.mark.slow
+async def test_08_when_the_registrys_node_is_lost_with_a_host_what_was_not_on_it_stays_where_it_is(
+    two: Running, figure: Figure
+) -> None:
+    await two.mark(1)
+    name, _, where = await two.leader()
+    other = next(one for one in registry_names(two.app.name) if one != name)
+    await until(lambda: other in listed(two.app.name), SOON_S, "the other registry stands by")
+    victim = next(node for node in ends(two) if node.id == where)
+    lost = {row.incarnation for row in two.hosts(victim)}
+    stays = {shard: row for shard, row in two.client.table.shards.items() if row.owner not in lost}
+
+    at = await asyncio.to_thread(victim.kill)
+    await two.mark(2)
+    figure("all entities answered again after", time.perf_counter() - at)
+
+    table = two.client.table
+    assert {shard: table.shards[shard] for shard in stays} == stays, "neither owner nor epoch"
+    assert await two.marks() == [[1, 2]] * len(ENTITIES)
+    await two.leads(other)
+    await until(lambda: two.settled(2), SOON_S * 3, "the lost host is started on a node that stands")
+
+
+@pytest.mark.slow
+async def test_13_with_a_frozen_host_the_registry_still_says_where_everything_is_and_who_does_not_answer(
+    two: Running, figure: Figure
+) -> None:
+    await two.mark(1)
+    _, _, where = await two.leader()
+    victim = next(node for node in ends(two) if node.id != where)
+    (frozen,) = two.hosts(victim)
+
+    await asyncio.to_thread(victim.freeze)
+    began = time.perf_counter()
+    told, shards = await two.directory.ask("status"), await two.directory.ask("shards")
+    took_s = time.perf_counter() - began
+    figure("status and shards answered within", took_s)
+    await two.mark(2)
+    gone = (await two.directory.ask("status"))["gone"]
+    await asyncio.to_thread(victim.resume)
+
+    assert took_s < 1.0
+    assert frozen.name in {host["name"] for host in told["hosts"]}
+    assert frozen.name in {shard["host"] for shard in shards}
+    assert len(shards) == SETTINGS.shards
+    assert {one["name"]: one["because"] for one in gone}[frozen.name] == "its lease is over"
+
+
+@pytest.mark.slow
+async def test_17_the_node_of_the_registry_that_leads_is_drained_as_any_other(two: Running, figure: Figure) -> None:
+    await two.mark(1)
+    _, _, where = await two.leader()
+    victim = next(node for node in ends(two) if node.id == where)
+    at = time.perf_counter()
+
+    told = await two.directory.ask("drain", victim.id, within_s=SOON_S * 2)
+
+    figure("emptied after", time.perf_counter() - at)
+    assert told["left"] == []
+    await two.mark(2)
+    assert await two.marks() == [[1, 2]] * len(ENTITIES)
+    await two.directory.ask("undrain", victim.id)
+
+
+@pytest.mark.slow
+async def test_18_a_node_without_entities_is_let_go_within_five_seconds(two: Running, figure: Figure) -> None:
+    leaving, _ = ends(two)
+    at = time.perf_counter()
+
+    told = await two.directory.ask("drain", leaving.id, within_s=SOON_S)
+    took_s = time.perf_counter() - at
+
+    figure("let go after", took_s)
+    assert (told["left"], two.hosts(leaving)) == ([], [])
+    assert took_s < 5.0
+    await two.directory.ask("undrain", leaving.id)
+
+
+@pytest.mark.slow
+async def test_27_hosts_restarted_one_after_the_other_under_load_cost_no_error(two: Running, figure: Figure) -> None:
+    former = two.hosts()
+    async with Marking(two) as load:
+        for row in former:
+            told = await two.directory.ask("drain", row.name, within_s=SOON_S * 2)
+            assert (told["hosts"], told["left"]) == ([row.name], [])
+            await until(lambda: two.settled(2), SOON_S * 2, "another host has taken its place, and its share")
+
+    figure("slowest command", load.slowest_s)
+    assert load.errors == []
+    assert await two.marks() == load.expected
+    assert not {row.name for row in former} & {row.name for row in two.hosts()}
+
+
+@pytest.mark.slow
+async def test_46_registries_killed_one_after_the_other_are_followed_each_time_and_one_leads(two: Running) -> None:
+    terms = []
+    for number in range(1, 4):
+        name, pid, _ = await two.leader()
+        other = next(one for one in registry_names(two.app.name) if one != name)
+        await until(lambda other=other: other in listed(two.app.name), SOON_S, "the other registry stands by")  # type: ignore[misc]
+        terms.append((await two.directory.ask("status"))["term"])
+        os.kill(pid, signal.SIGKILL)
+        await two.mark(number)
+        await two.leads(other)
+
+    terms.append((await two.directory.ask("status"))["term"])
+    assert terms == sorted(set(terms)), "each leads under a later term"
+    assert await two.marks() == [[1, 2, 3]] * len(ENTITIES)
+    assert two.settled(2)
+
+
+@pytest.mark.slow
+async def test_09_a_dedicated_entity_whose_node_is_lost_comes_back_on_another_with_its_state(
+    two: Running, figure: Figure
+) -> None:
+    board = two.client.ref(Alone, "board").with_options(deadline_s=LOST_S)
+    assert await board.add(40) == 40
+    row = next(row for row in two.client.table.hosts.values() if row.dedicated)
+    victim = two.nodes.of(row)
+    assert victim is not None
+
+    at = await asyncio.to_thread(victim.kill)
+    assert await board.add(2) == 42
+    figure("answered again after", time.perf_counter() - at)
+
+    again = next(row for row in two.client.table.hosts.values() if row.dedicated)
+    assert again.name == row.name
+    assert again.node != row.node
 
 
 async def test_types_of_a_host_group_live_on_nodes_with_its_labels(nodes: Nodes) -> None:

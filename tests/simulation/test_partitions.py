@@ -163,7 +163,9 @@ def test_44_a_host_that_neither_client_nor_registry_reaches_is_given_up_and_thos
             assert await writing == 2
             assert took_s >= SETTINGS.unreachable_s
             now = owners(platform)
-            assert all(now[shard] == row for shard, row in before.items() if row[0] != number), "08: no other shard moved"
+            assert all(now[shard] == row for shard, row in before.items() if row[0] != number), (
+                "08: no other shard moved"
+            )
             assert [name for name, *_ in platform.registry.gone_lately] == [lost.name]
 
     run(main())
@@ -204,7 +206,9 @@ def test_49_reports_about_a_host_that_answers_the_registry_never_end_it_however_
     run(main())
 
 
-def test_50_two_hosts_whose_leases_ended_unseen_are_told_apart_from_those_that_renew_when_the_registry_sees_again() -> None:
+def test_50_two_hosts_whose_leases_ended_unseen_are_told_apart_from_those_that_renew_when_the_registry_sees_again() -> (
+    None
+):
     async def main() -> None:
         async with apart(APP) as (platform, client):
             await client.ref(Book, "b").write("1")
@@ -288,7 +292,9 @@ async def simulate(seed: str) -> None:
         for name, host in platform.hosts.items():
             for shard, held in host.shards.items():
                 row = table.shards[shard]
-                assert (row.owner, row.epoch) == (host.incarnation, held.epoch), f"{name} serves {shard}, as the table says"
+                assert (row.owner, row.epoch) == (host.incarnation, held.epoch), (
+                    f"{name} serves {shard}, as the table says"
+                )
         assert {row.owner for row in table.shards.values()} <= table.hosts.keys(), "55: every shard has a host"
     check(model, final)
 

@@ -367,7 +367,7 @@ def make(name: str) -> type[Durable[Total]]:
     return made
 
 
-def test_two_types_with_one_snake_case_name_are_refused() -> None:
+def test_15_two_types_with_one_snake_case_name_are_refused() -> None:
     with pytest.raises(ContractError, match=r"FlightPlan and Flight_Plan are both 'flight_plan'.*rename one"):
         App("shop", entities=[make("FlightPlan"), make("Flight_Plan")])
 

@@ -50,7 +50,7 @@ def test_leases_are_never_judged_across_a_gap_in_the_registrys_own_view() -> Non
     assert membership.over(watch, TTL_S) == [1], "its time counts from the end of the gap"
 
 
-def test_a_renewal_is_any_change_since_clocks_of_other_machines_say_nothing_here() -> None:
+def test_50_a_renewal_is_any_change_since_clocks_of_other_machines_say_nothing_here() -> None:
     watch = look(Watch(), 0.0, h1=1e9, h2=1e9)
     for step in range(1, 20):
         watch = look(watch, step * STEP_S, h1=1e9 - step, h2=1e9 - step)
@@ -88,7 +88,7 @@ def test_a_suspected_host_is_up_again_when_it_renews_and_nobody_reports_it_any_m
     assert membership.state_of(TABLE, watch, 1) is HostState.UP
 
 
-def test_suspicion_alone_gives_nobody_up() -> None:
+def test_49_suspicion_alone_gives_nobody_up() -> None:
     watch = look(Watch(), 0.0, h1=1.0, h2=1.0)
     for step in range(100):
         watch = membership.suspected(watch, 1, "no answer", step * STEP_S)

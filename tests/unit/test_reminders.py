@@ -123,7 +123,7 @@ async def test_a_reminder_rings_also_when_the_entity_has_left_memory() -> None:
         assert await alarm.rang() == ["tea"]
 
 
-async def test_a_reminder_rings_after_the_loss_of_its_host_and_after_a_move() -> None:
+async def test_57_a_reminder_rings_after_the_loss_of_its_host_and_after_a_move() -> None:
     clock = ManualClock()
     async with running(clock, hosts=2) as (platform, client):
         alarm = client.ref(Alarm, "a")

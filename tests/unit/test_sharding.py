@@ -146,7 +146,7 @@ def test_a_rebalance_moves_each_shard_once_no_more_than_allowed_and_only_towards
 
 
 @pytest.mark.parametrize("start", ["one_has_all", "half_are_new", "one_is_new"])
-def test_a_hundred_hosts_and_a_thousand_shards_are_in_balance_after_two_rounds(start: str) -> None:
+def test_23_a_hundred_hosts_and_a_thousand_shards_are_in_balance_after_two_rounds(start: str) -> None:
     names = [str(number) for number in range(1_000)]
     if start == "one_has_all":
         owned = {1: names} | {number: [] for number in range(2, 101)}
@@ -186,7 +186,7 @@ def test_a_host_that_joins_later_gets_nothing_that_another_owns() -> None:
     assert plan.assign == {}
 
 
-def test_a_host_that_comes_back_under_its_name_fences_its_former_self_whose_shards_are_shared_out() -> None:
+def test_54_a_host_that_comes_back_under_its_name_fences_its_former_self_whose_shards_are_shared_out() -> None:
     before = up(1, 2)
 
     plan = decisions.joined(before, [host(3, "host-1")], LAYOUT)
@@ -490,7 +490,7 @@ def test_moves_by_load_never_make_the_busiest_host_busier_and_come_to_an_end(
 
 @settings(max_examples=25)  # each of them is a hundred hosts
 @given(st.integers(1, 100), st.integers(1, 1000), st.randoms(use_true_random=False))
-def test_any_hosts_and_shards_are_in_balance_after_two_rounds(hosts: int, shards: int, draw: random.Random) -> None:
+def test_23_any_hosts_and_shards_are_in_balance_after_two_rounds(hosts: int, shards: int, draw: random.Random) -> None:
     owned: dict[int, list[str]] = {number: [] for number in range(1, hosts + 1)}
     for shard in range(shards):
         owned[draw.randint(1, hosts)].append(str(shard))
@@ -506,7 +506,7 @@ def test_any_hosts_and_shards_are_in_balance_after_two_rounds(hosts: int, shards
     ("shards", "absolute", "relative", "allowed"),
     [(256, 64, 0.25, 64), (1000, 20, 0.1, 20), (16, 64, 0.25, 4), (2, 64, 0.1, 1)],
 )
-def test_both_limits_of_a_round_hold_and_one_shard_always_may_move(
+def test_23_both_limits_of_a_round_hold_and_one_shard_always_may_move(
     shards: int, absolute: int, relative: float, allowed: int
 ) -> None:
     assert moves_allowed(shards, absolute, relative) == allowed
@@ -606,7 +606,7 @@ def test_no_more_shards_leave_a_draining_host_at_a_time_than_a_round_may_move() 
     assert len(next_moves(decisions.draining(up(1, 2), [1]), moves_max=2)) == 2
 
 
-def test_nothing_is_evened_out_while_a_host_joins_or_drains_or_a_rollout_runs() -> None:
+def test_23_nothing_is_evened_out_while_a_host_joins_or_drains_or_a_rollout_runs() -> None:
     uneven = decisions.joined(up(1, 2), [host(3)], LAYOUT).table
     assert next_moves(uneven)
 
@@ -617,6 +617,38 @@ def test_nothing_is_evened_out_while_a_host_joins_or_drains_or_a_rollout_runs() 
     rows = {**uneven.hosts, 3: HostRow(3, "host-3", release="next")}
     assert decisions.in_rollout(Table(uneven.version, rows, uneven.shards))
     assert next_moves(Table(uneven.version, rows, uneven.shards)) == {}
+
+
+def test_22_in_a_rollout_shards_go_to_the_release_that_joined_last_and_each_moves_once() -> None:
+    table = decisions.joined(
+        Table(), [HostRow(number, f"host-{number}", release="a") for number in range(1, 5)], LAYOUT
+    ).table
+    before = dict(table.shards)
+    for old in range(1, 5):
+        new = HostRow(old + 4, f"next-{old}", release="b")
+        table = decisions.joined(table, [new], LAYOUT).table
+        assert next_moves(table) == {}, "nothing is evened out meanwhile"
+        table = decisions.draining(table, [old])
+        moves = next_moves(table)
+        assert {table.hosts[move.target].release for move in moves.values()} == {"b"}
+        table = refreshed(
+            table, release(table, sorted(moves)), {name: move.target for name, move in moves.items()}
+        ).table
+        table = decisions.gone(table, [old], LAYOUT).table
+
+    assert sum(owners(table).values()) == SHARDS
+    assert set(owners(table)) == {5, 6, 7, 8}
+    assert {name: row.epoch - before[name].epoch for name, row in table.shards.items()} == dict.fromkeys(before, 1)
+    assert max(owners(table).values()) <= 2 * SHARDS / 4, "and nobody has more than twice its share until it is over"
+
+
+def test_22_a_host_lost_in_a_rollout_is_followed_by_hosts_of_the_release_that_joined_last() -> None:
+    rows = [*(HostRow(number, f"host-{number}", release="a") for number in (1, 2)), HostRow(3, "next-1", release="b")]
+    table = decisions.joined(decisions.joined(Table(), rows[:2], LAYOUT).table, rows[2:], LAYOUT).table
+
+    after = decisions.gone(table, [1], LAYOUT).table
+
+    assert owners(after) == {2: SHARDS / 2, 3: SHARDS / 2}
 
 
 def test_the_last_hosts_of_a_group_keep_their_shards_though_they_drain() -> None:

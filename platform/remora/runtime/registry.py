@@ -512,7 +512,8 @@ class Registry:
             await self._note(DRAINED, sorted({*self._drained, node}))
             self._drained.add(node)
         names = [self._table.hosts[number].name for number in numbers]
-        await self._note(DRAINING, names)  # whoever leads next goes on with them
+        leaving = {self._table.hosts[number].name for number in self._table.draining}
+        await self._note(DRAINING, sorted({*leaving, *names}))  # whoever leads next goes on with them
         left = await self.rebalance.drain(numbers)
         return {"node": node or what, "hosts": names, "left": left}
 

@@ -46,13 +46,13 @@ async def test_the_process_is_alive_also_while_it_is_not_ready(client: Client) -
     assert (command.status, command.json["code"], command.headers["retry-after"]) == (503, "unavailable", "1")
 
 
-async def test_it_is_ready_once_every_shard_has_a_host(gateway: Gateway) -> None:
+async def test_28_it_is_ready_once_every_shard_has_a_host(gateway: Gateway) -> None:
     answer = await ask(gateway, "GET", "/readyz")
 
     assert (answer.status, answer.json) == (200, {"status": "ready", "shards": 256})
 
 
-async def test_it_is_not_ready_while_a_shard_has_none(
+async def test_28_it_is_not_ready_while_a_shard_has_none(
     gateway: Gateway, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = next(iter(client.table.hosts))

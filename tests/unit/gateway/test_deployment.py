@@ -73,7 +73,7 @@ async def started() -> Any:  # noqa: ANN401 - Serve's wrapper class
     return replica
 
 
-async def test_a_replica_is_connected_before_serve_calls_it_healthy(done: list[object]) -> None:
+async def test_28_a_replica_is_connected_before_serve_calls_it_healthy(done: list[object]) -> None:
     replica = await started()
     gateway: Gateway = replica.app
     answer = await ask(gateway, "POST", "/v1/account/a/deposit", b'{"amount": 1}')
