@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,6 +22,9 @@ START_S = 90.0
 """Longest wait for Ray to start, in seconds; measured 10 to 12 on two cores."""
 STOP_S = 20.0
 """Longest wait for Ray to stop before it is killed, in seconds."""
+PORTS = range(20_000, 32_000)
+"""Ports to draw from: above those Ray gives its workers (10,002 to 19,999), below those that Linux gives to outgoing
+connections (32,768 to 60,999)."""
 
 SERVE_ENVIRONMENT: Mapping[str, str] = {
     # HAProxy in front of Serve: measured two to five times the default proxy's requests per second.
@@ -46,12 +50,20 @@ class RayProcess:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return loopback ports that were free a moment ago, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Return ports that were free on all addresses a moment ago, all different.
+
+    They are drawn from ``PORTS``: one that the kernel gives away by itself may be somebody's end of a connection before
+    the process that it was chosen for listens there.
+    """
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):  # taken: the next one
+            probe.bind(("", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    msg = f"There are no {count} free ports from {PORTS.start} to {PORTS.stop - 1}."
+    raise PortTaken(msg)
 
 
 def check_port(port: int) -> None:
