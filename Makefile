@@ -36,13 +36,16 @@ APP ?= entities.account:app
 up: $(STAMP) ## run an app: APP=entities.account:app
 	$(BIN)/remora up $(APP) $(ARGS)
 
-OTHER_TESTS := $(addprefix tests/,architecture conformance simulation flights crash typing docs integration e2e chaos)
+ALONE_TESTS := $(addprefix tests/,architecture conformance simulation flights crash typing)
+RAY_TESTS := $(addprefix tests/,docs integration e2e chaos)
 
-# The unit tests come first and alone, so that their time (at most 20 s) stands in the output.
+# The unit tests come first and alone, so that their time stands in the output; those that start Ray clusters come last,
+# one after the other: they share clusters, and two at once would measure each other.
 # Exit status 5 is pytest's "nothing selected".
 test: $(STAMP) ## every test that is not slow: ARGS="-k fence" narrows it down
 	$(PYTEST) -m "not slow" -n 3 $(ARGS) tests/unit || [ $$? -eq 5 ]
-	$(PYTEST) -m "not slow" $(ARGS) $(OTHER_TESTS) || [ $$? -eq 5 ]
+	$(PYTEST) -m "not slow" -n 2 $(ARGS) $(ALONE_TESTS) || [ $$? -eq 5 ]
+	$(PYTEST) -m "not slow" $(ARGS) $(RAY_TESTS) || [ $$? -eq 5 ]
 
 test-slow: $(STAMP) ## the slow tests
 	$(PYTEST) -m slow $(ARGS) || [ $$? -eq 5 ]

@@ -12,7 +12,7 @@ import ray
 from remora.process import machine_identity
 from tests.nodes import LABEL, Nodes, Shape, actor_process, cluster
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 class Resident:

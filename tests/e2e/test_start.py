@@ -28,6 +28,7 @@ def test_a_start_that_fails_leaves_nothing_running(tmp_path: Path) -> None:
     assert remora("status", home=tmp_path).code == 4
 
 
+@pytest.mark.slow
 def test_a_release_that_cannot_read_what_the_store_holds_does_not_start_and_says_what_to_do(tmp_path: Path) -> None:
     async def written_by_another_release() -> None:
         """Its Account had one event more."""

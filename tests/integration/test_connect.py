@@ -120,11 +120,15 @@ def test_what_is_no_address_is_refused_with_the_fix(address: str, tmp_path: Path
     assert "host:port" in said
 
 
-def test_12_an_app_that_does_not_run_in_the_cluster_is_refused_with_the_fix(
-    cluster: RayProcess, tmp_path: Path
+def test_12_an_app_that_does_not_run_in_the_cluster_is_refused_soon_with_the_fix(
+    cluster: RayProcess, tmp_path: Path, figure: Figure
 ) -> None:
+    began = time.perf_counter()
     said = driver(REFUSED, "nope", cluster.address, REMORA_HOME=str(tmp_path))
+    took_s = time.perf_counter() - began
 
+    figure("refused after", took_s)
+    assert took_s < 20
     assert said.startswith("refused")
     assert "App 'nope' does not run in this Ray cluster" in said
     assert "remora up MODULE:APP" in said

@@ -27,6 +27,8 @@ AT_ONCE_S = 5.0
 REPLACED_S = 60.0
 LEASE_S = 20.0
 """Within which a lease of two seconds is seen to end."""
+BETWEEN = pytest.param(False, id="between commits", marks=pytest.mark.slow)
+"""Frozen in a commit is the harder case; both take a quarter of a minute."""
 
 
 def gone(app: Running, row: HostRow) -> bool:
@@ -102,6 +104,7 @@ async def test_57_commands_are_answered_while_the_registry_is_dead_and_a_later_h
         figure("longest silence of an entity after the host's death", load.outage_s(at, set(load.entities)))
 
 
+@pytest.mark.slow
 async def test_a_host_that_dies_together_with_the_registry_is_replaced_when_that_is_back(
     tmp_path: Path, figure: Figure
 ) -> None:
@@ -122,7 +125,7 @@ async def test_a_host_that_dies_together_with_the_registry_is_replaced_when_that
         figure("longest silence of an entity", load.outage_s(at, set(load.entities)))
 
 
-@pytest.mark.parametrize("writing", [True, False], ids=["in a commit", "between commits"])
+@pytest.mark.parametrize("writing", [pytest.param(True, id="in a commit"), BETWEEN])
 async def test_a_host_frozen_when_the_registry_dies_is_ended_by_the_next_registry(
     tmp_path: Path, figure: Figure, *, writing: bool
 ) -> None:
@@ -144,7 +147,7 @@ async def test_a_host_frozen_when_the_registry_dies_is_ended_by_the_next_registr
         figure("longest silence of an entity", load.outage_s(at, set(load.entities)))
 
 
-@pytest.mark.parametrize("writing", [True, False], ids=["in a commit", "between commits"])
+@pytest.mark.parametrize("writing", [pytest.param(True, id="in a commit"), BETWEEN])
 async def test_a_frozen_host_loses_its_lease_is_killed_and_commits_nothing_later(
     tmp_path: Path, figure: Figure, *, writing: bool
 ) -> None:
@@ -165,6 +168,7 @@ async def test_a_frozen_host_loses_its_lease_is_killed_and_commits_nothing_later
         figure("longest silence of an entity", load.outage_s(at, set(load.entities)))
 
 
+@pytest.mark.slow
 async def test_all_hosts_frozen_at_once_are_replaced_though_one_of_them_blocks_the_store(
     tmp_path: Path, figure: Figure
 ) -> None:

@@ -14,7 +14,7 @@ from remora.runtime.measures import OF_HOST, OF_REGISTRY
 from tests.integration.apps import Hog, Witness
 from tests.integration.running import POLL_S, running
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(240)]
 EXPORTED_S = 60.0
 """Ray's agents report every ten seconds."""
 HOGGED_S = 30.0

@@ -22,7 +22,16 @@ from remora.cluster import record as records
 from remora.cluster.names import AUTH_MODE, NAMESPACE, entity_name, host_prefix, registry_name, registry_names
 from remora.cluster.ray_process import SERVE_ENVIRONMENT
 from remora.cluster.registry_actor import RegistryActor, registry_options
-from remora.cluster.transport import RayDirectory, RayTransport, actors, end_actor, find_actor, first_line, ours
+from remora.cluster.transport import (
+    RayDirectory,
+    RayTransport,
+    actors,
+    end_actor,
+    find_actor,
+    first_line,
+    lookups_over,
+    ours,
+)
 from remora.errors import ClusterUnreachable, HostGone, RemoraError, StartError
 from remora.settings import Settings
 
@@ -147,6 +156,7 @@ async def open_client(app: App | str) -> Client:
     try:
         return await client.start()
     except RemoraError as error:
+        await client.close()
         msg = f"App {name!r} does not run in this Ray cluster ({error.message}): start it with `remora up MODULE:APP`."
         raise ClusterUnreachable(msg) from error
 
@@ -166,6 +176,7 @@ async def connect(app: str | App, address: str | None = None) -> AsyncIterator[C
             await client.close()
     finally:
         if not joined_before:
+            await lookups_over()
             await asyncio.to_thread(ray.shutdown)
 
 

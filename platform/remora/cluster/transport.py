@@ -91,12 +91,31 @@ async def find_actor(name: str) -> Handle:
     Raises:
         HostGone: There is none of that name, or Ray does not answer in time.
     """
+    lookup = asyncio.ensure_future(asyncio.to_thread(ray.get_actor, name, NAMESPACE))
+    _lookups.add(lookup)
+    lookup.add_done_callback(_looked_up)
     try:
         async with asyncio.timeout(LOOKUP_S):
-            return await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
+            return await asyncio.shield(lookup)
     except (ValueError, RayError, TimeoutError) as error:
         msg = f"No actor {name!r} in this Ray cluster ({type(error).__name__})."
         raise HostGone(msg) from error
+
+
+_lookups: set[asyncio.Future[Handle]] = set()
+"""Lookups under way, those that nobody waits for any more among them: a thread cannot be cancelled."""
+
+
+def _looked_up(lookup: asyncio.Future[Handle]) -> None:
+    _lookups.discard(lookup)
+    if not lookup.cancelled():
+        lookup.exception()  # seen: who waited for it was told
+
+
+async def lookups_over() -> None:
+    """Wait until Ray looks for no actor any more: one that it still looks for when it is shut down hangs for a minute."""
+    if _lookups:
+        await asyncio.wait(_lookups)
 
 
 async def actors(prefix: str) -> set[str]:
