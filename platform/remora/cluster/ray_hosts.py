@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from remora.app import App
 from remora.cluster.host_actor import BESIDE, BESIDE_CALLS_MAX, HostActor
 from remora.cluster.names import NAMESPACE, entity_name, host_name, host_prefix, slot_of
-from remora.cluster.ray_nodes import HOST_LABEL, Node, choose, crowded, read_nodes, slots_of_nodes, usable
+from remora.cluster.ray_nodes import HOST_LABEL, NODE_LABEL, Node, choose, crowded, read_nodes, slots_of_nodes, usable
 from remora.cluster.transport import Handle, actors, end_actor, find_actor, first_line, ours
 from remora.errors import HostGone, RemoraError
 from remora.options import HostGroup
@@ -36,9 +36,6 @@ TELL_S = 15.0
 """Longest wait for a host to take or give up shards, in seconds."""
 ASK_S = 2.0
 """Longest wait for a host's counters, in seconds."""
-DEDICATED_CPUS = 0.01
-"""CPUs that a dedicated entity claims if it says nothing of them: some, so that it is not placed on nodes that offer none
-(the head of a cluster), and few, since most of them wait most of the time."""
 WATCH_AGAIN_S = 0.2
 """Pause before a host is watched again after the watch broke and its death is not known, in seconds."""
 WORKER_DIED = "worker process has died"
@@ -314,12 +311,14 @@ class RayHosts:
             # Ray restarts it once it has found that its node is gone, which takes up to a minute: not waited for.
             await end_actor(name)
         resources = self._app.spec(key.partition("/")[0]).options.resources
-        options: dict[str, Any] = {"max_restarts": -1, **_as_options({"CPU": DEDICATED_CPUS, **resources})}
+        options: dict[str, Any] = {"max_restarts": -1, **_as_options(resources)}
         nodes = self._usable(await asyncio.to_thread(read_nodes))
         homes = [row.node for row in self.registry.current.hosts.values() if row.dedicated]
-        node = choose(nodes, homes, {"CPU": DEDICATED_CPUS, **resources})
-        if node:  # Ray itself knows of no node that only we avoid
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+        node = choose(nodes, homes, resources)
+        if nodes:  # where Ray puts it, now and when it restarts it: of nodes that only we avoid it knows nothing
+            anywhere = f"in({','.join(one.id for one in nodes)})"
+            options["label_selector"] = {NODE_LABEL: node or anywhere}
+            options["fallback_strategy"] = [{"label_selector": {NODE_LABEL: anywhere}}, {"label_selector": {}}]
         with self.registry.starting(name):
             row = await self._create(name, key, options, node=node)
         await self.registry.joined([row])

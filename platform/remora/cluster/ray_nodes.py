@@ -10,6 +10,8 @@ from ray._private import state as ray_state
 
 from remora.sharding.table import HostRow
 
+NODE_LABEL = "ray.io/node-id"
+"""The label by which Ray itself names each node."""
 HOST_LABEL = "remora/entity-host"
 """Ray node label of nodes meant for hosts; where no node has it, any node with a CPU will do."""
 

@@ -14,6 +14,7 @@ from remora.clock import SystemClock
 from remora.cluster.metrics import Publisher
 from remora.cluster.names import NAMESPACE, registry_name, registry_names
 from remora.cluster.ray_hosts import RayHosts
+from remora.cluster.ray_nodes import NODE_LABEL
 from remora.cluster.transport import Handle, end_actor, find_actor
 from remora.errors import HostGone, NotLeader, RemoraError, StoreMismatch
 from remora.journal import Store
@@ -24,8 +25,6 @@ from remora.runtime.registry import POLL_S, Registry
 from remora.sharding.table import encode_table
 from remora.storage.open import open_store
 
-NODE_LABEL = "ray.io/node-id"
-"""The label by which Ray itself names each node."""
 AGAIN_S = 0.5
 """Pause before a standby is started again, or a registry that failed to lead tries again, in seconds."""
 ASK_S = 5.0
