@@ -37,7 +37,8 @@ up: $(STAMP) ## run an app: APP=entities.account:app
 	$(BIN)/remora up $(APP) $(ARGS)
 
 ALONE_TESTS := $(addprefix tests/,architecture conformance simulation flights crash typing)
-RAY_TESTS := $(addprefix tests/,docs integration e2e chaos)
+# The chaos first: other clusters beside it, even idle ones, take from the two cores that its nodes share.
+RAY_TESTS := $(addprefix tests/,chaos e2e integration docs)
 
 # The unit tests come first and alone, so that their time stands in the output; those that start Ray clusters come last,
 # one after the other: they share clusters, and two at once would measure each other.

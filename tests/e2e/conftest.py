@@ -9,7 +9,7 @@ from remora.cluster.ray_process import RayProcess, start_ray, stop_ray
 from tests.e2e.machine import source_path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stray() -> Iterator[RayProcess]:
     """A running Ray cluster with nothing of Remora's in it."""
     with pytest.MonkeyPatch.context() as patch:

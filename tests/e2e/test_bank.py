@@ -247,6 +247,25 @@ def test_a_host_killed_between_requests_is_not_seen_by_the_next_one(bank: Bank) 
     until(whole, BALANCED_S, "the host is replaced and shards are even again")
 
 
+def test_an_operator_sees_shards_empties_a_host_and_asks_what_would_move(bank: Bank) -> None:
+    assert bank.post("/v1/account/drained/deposit", {"amount": 3}).json() == 3
+    host = bank.http.get("/v1/account/drained/why").json()["host"]
+    shown = bank.cli("shards")
+    assert "256 shards on 2 hosts: 256 owned" in shown.out + shown.err
+
+    drained = bank.cli("drain", host)
+
+    assert drained.code == 0, drained.err
+    assert "is empty" in drained.out
+    assert host not in {row["host"] for row in bank.cli("shards", "--json").json()}
+    assert bank.post("/v1/account/drained/deposit", {"amount": 3}).json() == 6
+    until(lambda: len(bank.hosts()) == 2, BALANCED_S, "another host has taken its place")
+    assert bank.cli("rebalance", "--dry-run").code == 0
+    unknown = bank.cli("drain", "nowhere")
+    assert "nodes with hosts are" in unknown.err
+    assert "Traceback" not in unknown.err
+
+
 def test_an_app_that_runs_is_not_started_twice(bank: Bank) -> None:
     ended = bank.cli("up", "entities.account:app", "--port", str(free_ports(1)[0]))
 

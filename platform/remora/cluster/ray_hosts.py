@@ -36,6 +36,9 @@ TELL_S = 15.0
 """Longest wait for a host to take or give up shards, in seconds."""
 ASK_S = 2.0
 """Longest wait for a host's counters, in seconds."""
+DEDICATED_STARTS_MAX = 4
+"""Dedicated entities that are started on one node at once: a start takes a second of CPU, and of fifty together none would
+be done within its time."""
 WATCH_AGAIN_S = 0.2
 """Pause before a host is watched again after the watch broke and its death is not known, in seconds."""
 WORKER_DIED = "worker process has died"
@@ -62,6 +65,10 @@ class RayHosts:
         self._watches: set[asyncio.Task[None]] = set()
         self._dedicating: dict[str, asyncio.Task[None]] = {}
         self._slots: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._dedicated_starts: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(DEDICATED_STARTS_MAX)
+        )
+        """Node → who may start a dedicated entity on it now."""
         self._lives = itertools.count(1)
         self._homes: dict[str, str] = {}
         """Host → node on which it was last seen to run."""
@@ -319,8 +326,9 @@ class RayHosts:
             anywhere = f"in({','.join(one.id for one in nodes)})"
             options["label_selector"] = {NODE_LABEL: node or anywhere}
             options["fallback_strategy"] = [{"label_selector": {NODE_LABEL: anywhere}}, {"label_selector": {}}]
-        with self.registry.starting(name):
-            row = await self._create(name, key, options, node=node)
+        async with self._dedicated_starts[node]:
+            with self.registry.starting(name):
+                row = await self._create(name, key, options, node=node)
         await self.registry.joined([row])
 
     async def kill(self, host: HostRow) -> bool:
