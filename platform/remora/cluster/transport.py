@@ -113,9 +113,13 @@ def _looked_up(lookup: asyncio.Future[Handle]) -> None:
 
 
 async def lookups_over() -> None:
-    """Wait until Ray looks for no actor any more: one that it still looks for when it is shut down hangs for a minute."""
-    if _lookups:
-        await asyncio.wait(_lookups)
+    """Wait, in bounded time, until Ray looks for no actor of this loop any more.
+
+    One that it still looks for when it is shut down hangs for a minute.
+    """
+    mine = [lookup for lookup in _lookups if lookup.get_loop() is asyncio.get_running_loop()]
+    if mine:
+        await asyncio.wait(mine, timeout=LOOKUP_S)
 
 
 async def actors(prefix: str) -> set[str]:

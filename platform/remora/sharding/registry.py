@@ -203,8 +203,8 @@ def _view(table: Table, hosts: Mapping[int, HostRow], group: str, layout: Layout
 
     In a rollout those are the hosts of the release that joined last, so that a shard does not move to one that is
     about to go as well: each moves once. (One of before that loses its lease meanwhile and goes on counts as the last
-    for as long as no other joins: a shard may then move twice.) Where all of them are being emptied they are what there is: served by one of
-    those rather than by nobody.
+    for as long as no other joins: a shard may then move twice.) Where all of them are being emptied they are what there
+    is: served by one of those rather than by nobody.
     """
     shared = {number: row for number, row in hosts.items() if not row.dedicated and row.group == group}
     staying = {number: row for number, row in shared.items() if number not in table.draining} or shared
