@@ -297,7 +297,7 @@ async def test_16_a_drained_node_is_emptied_under_load_without_an_error_and_gets
         at = time.perf_counter()
         told = await two.directory.ask("drain", drained.id, within_s=SOON_S * 2)
         figure("emptied after", time.perf_counter() - at)
-        await until(lambda: two.settled(2) and not two.hosts(drained), SOON_S, "two hosts, none of them on that node")
+        await until(lambda: two.shared(2) and not two.hosts(drained), SOON_S, "two hosts, none of them on that node")
 
     figure("slowest command", load.slowest_s)
     assert (told["node"], told["left"]) == (drained.id, [])
