@@ -14,6 +14,7 @@ from tests.e2e.machine import processes, remora, until
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_leaves_nothing_running(tmp_path: Path) -> None:
     (tmp_path / "letter.db").write_text("Dear Sir or Madam, " * 100)
     up = remora(

@@ -60,6 +60,7 @@ async def test_a_host_killed_under_load_loses_and_doubles_nothing_and_the_surviv
         figure("longest silence of an entity", outage_s)
 
 
+@pytest.mark.slow
 async def test_all_hosts_killed_at_once_come_back_with_everything_that_was_acknowledged(
     tmp_path: Path, figure: Figure
 ) -> None:
@@ -125,7 +126,8 @@ async def test_a_host_that_dies_together_with_the_registry_is_replaced_when_that
         figure("longest silence of an entity", load.outage_s(at, set(load.entities)))
 
 
-@pytest.mark.parametrize("writing", [pytest.param(True, id="in a commit"), BETWEEN])
+@pytest.mark.slow
+@pytest.mark.parametrize("writing", [True, False], ids=["in a commit", "between commits"])
 async def test_a_host_frozen_when_the_registry_dies_is_ended_by_the_next_registry(
     tmp_path: Path, figure: Figure, *, writing: bool
 ) -> None:

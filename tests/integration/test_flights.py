@@ -28,6 +28,7 @@ async def settled(app: Running) -> None:
     assert await bootstrap.outbox_counts(app.name) == (0, 0)
 
 
+@pytest.mark.slow
 async def test_a_week_of_flights_with_a_host_killed_half_way_is_exactly_what_pandas_computes(
     tmp_path: Path, figure: Figure
 ) -> None:

@@ -31,6 +31,7 @@ def name_on(app: Running, row: HostRow, kind: str) -> str:
     return next(str(n) for n in range(10_000) if app.shard(f"{kind}/{n}") in shards)
 
 
+@pytest.mark.slow
 async def test_why_answers_within_a_second_whatever_its_host_and_the_registry_are_at(
     tmp_path: Path, figure: Figure
 ) -> None:
