@@ -71,10 +71,10 @@ class Running:
         return [row for row in self.client.table.hosts.values() if not row.dedicated]
 
     def balanced(self, hosts: int) -> bool:
-        """Return whether so many hosts have all shards, each at least half of its share: under load some count for more."""
+        """Return whether so many hosts have all shards, evenly."""
         counts = [len(self.client.table.owned_by(row.incarnation)) for row in self.hosts()]
         shards = self.client.settings.shards
-        return len(counts) == hosts and sum(counts) == shards and min(counts) >= shards / hosts / 2
+        return len(counts) == hosts and sum(counts) == shards and max(counts) - min(counts) <= 1
 
     def shard(self, key: str) -> str:
         """Return the shard of ``type/id``."""

@@ -23,7 +23,7 @@ from remora.cluster.transport import RayDirectory
 from remora.errors import Unavailable, UnknownNode
 from remora.sharding.table import HostRow
 from tests import postgres
-from tests.integration.apps import Alone, Witness
+from tests.integration.apps import BY_NUMBER, Alone, Witness
 from tests.integration.conftest import Figure
 from tests.integration.running import listed, until
 from tests.nodes import Node, Nodes, Shape, actor_process
@@ -44,8 +44,8 @@ class Painter(Witness):
     options = EntityOptions(host_group="bright")
 
 
-moving = App("moving", entities=[Witness, Alone], settings=SETTINGS)
-following = App("following", entities=[Witness], settings=SETTINGS)
+moving = App("moving", entities=[Witness, Alone], settings=SETTINGS, allocation=BY_NUMBER)
+following = App("following", entities=[Witness], settings=SETTINGS, allocation=BY_NUMBER)
 grouped = App(
     "grouped", entities=[Witness, Painter], settings=SETTINGS,
     host_groups={"bright": HostGroup(hosts=1, labels={"light": "bright"})},
@@ -81,12 +81,6 @@ class Running:
         """Return whether so many hosts share all shards evenly."""
         counts = [len(self.client.table.owned_by(row.incarnation)) for row in self.hosts()]
         return len(counts) == hosts and sum(counts) == self.app.settings.shards and max(counts) - min(counts) <= 1
-
-    def shared(self, hosts: int) -> bool:
-        """Return whether so many hosts have all shards, each at least half of its share: under load some count for more."""
-        counts = [len(self.client.table.owned_by(row.incarnation)) for row in self.hosts()]
-        shards = self.app.settings.shards
-        return len(counts) == hosts and sum(counts) == shards and min(counts) >= shards / hosts / 2
 
     async def mark(self, number: int) -> None:
         """Give every witness a number."""
@@ -297,7 +291,7 @@ async def test_16_a_drained_node_is_emptied_under_load_without_an_error_and_gets
         at = time.perf_counter()
         told = await two.directory.ask("drain", drained.id, within_s=SOON_S * 2)
         figure("emptied after", time.perf_counter() - at)
-        await until(lambda: two.shared(2) and not two.hosts(drained), SOON_S, "two hosts, none of them on that node")
+        await until(lambda: two.settled(2) and not two.hosts(drained), SOON_S, "two hosts, none of them on that node")
 
     figure("slowest command", load.slowest_s)
     assert (told["node"], told["left"]) == (drained.id, [])
@@ -442,7 +436,7 @@ async def test_27_hosts_restarted_one_after_the_other_under_load_cost_no_error(t
         for row in former:
             told = await two.directory.ask("drain", row.name, within_s=SOON_S * 2)
             assert (told["hosts"], told["left"]) == ([row.name], [])
-            await until(lambda: two.shared(2), SOON_S * 2, "another host has taken its place, and its share")
+            await until(lambda: two.settled(2), SOON_S * 2, "another host has taken its place, and its share")
 
     figure("slowest command", load.slowest_s)
     assert load.errors == []

@@ -5,7 +5,6 @@ both ways and at once: what is asked across it fails, nobody learns whether it w
 process behind it can be ended or seen to have ended.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -18,7 +17,7 @@ from remora.local import LocalPlatform
 from remora.sharding.table import HostRow, Table
 from remora.storage.memory import MemoryStore
 from remora.why import Glance
-from tests.simulation.virtual import VirtualClock
+from tests.simulation.virtual import VirtualClock, passing
 
 _party: ContextVar[str] = ContextVar("party", default="")
 PAUSE_S = 0.05
@@ -137,7 +136,6 @@ class Apart(LocalPlatform):
     def __init__(self, app: App, store: Store, seed: int = 0) -> None:
         self.net = Net()
         self.inner = store
-        self.ended_names: set[str] = set()
         super().__init__(app, self._store_of("registry"), VirtualClock(), seed)
 
     @property
@@ -199,13 +197,6 @@ class Apart(LocalPlatform):
     async def replace(self, host: HostRow) -> None:
         """Start it under a name of its own: the former one may still run behind a cut."""
         await self.add_host(f"host-{next(self._slots)}", node=host.node, group=host.group)
-
-
-async def passing(seconds: float) -> None:
-    """Let virtual time pass."""
-    over = asyncio.Event()
-    asyncio.get_running_loop().call_later(seconds, over.set)
-    await over.wait()
 
 
 @asynccontextmanager

@@ -20,9 +20,8 @@ from remora.sharding.table import encode_table
 from remora.storage.memory import MemoryStore
 from tests.conftest import SEED
 from tests.platforms import host_of
-from tests.simulation.net import Apart, apart, passing
-from tests.simulation.test_partitions import until
-from tests.simulation.virtual import VirtualClock, VirtualLease, run
+from tests.simulation.net import Apart, apart
+from tests.simulation.virtual import VirtualClock, VirtualLease, passing, run, until
 
 SETTINGS = Settings(shards=48, rebalance_s=0.5, rebalance_max=16)
 SOON_S = 30.0
@@ -72,6 +71,18 @@ def _virtual(monkeypatch: pytest.MonkeyPatch) -> None:
 async def add_all(client: Client, expected: int) -> None:
     """Have every entity count on; each has to say how often that was."""
     assert await asyncio.gather(*(client.ref(Tally, name).add() for name in NAMES)) == [expected] * len(NAMES)
+
+
+async def count_on(client: Client, name: str, over: asyncio.Event, pause_s: float, waits: list[float]) -> int:
+    """Have an entity count until that is over; return how far it came, and note how long each answer took."""
+    ref, number, loop = client.ref(Tally, name), 0, asyncio.get_running_loop()
+    while not over.is_set():
+        number += 1
+        began_s = loop.time()
+        assert await ref.add() == number
+        waits.append(loop.time() - began_s)
+        await passing(pause_s)
+    return number
 
 
 def shares(platform: Apart) -> list[int]:
@@ -280,17 +291,7 @@ def test_56_with_a_host_lost_every_half_minute_no_command_fails_and_the_longest_
         async with apart(APP, 3) as (platform, client):
             over = asyncio.Event()
 
-            async def count(name: str) -> int:
-                ref, number, loop = client.ref(Tally, name), 0, asyncio.get_running_loop()
-                while not over.is_set():
-                    number += 1
-                    began_s = loop.time()
-                    assert await ref.add() == number
-                    waits.append(loop.time() - began_s)
-                    await passing(0.2)
-                return number
-
-            counting = [asyncio.create_task(count(name)) for name in NAMES[:20]]
+            counting = [asyncio.create_task(count_on(client, name, over, 0.2, waits)) for name in NAMES[:20]]
             for _ in range(4):
                 await passing(30.0)
                 await platform.crash(min(platform.hosts))
@@ -324,15 +325,7 @@ def test_27_hosts_restarted_one_after_the_other_cost_no_error_and_no_more_than_t
         async with apart(APP, 4) as (platform, client):
             over = asyncio.Event()
 
-            async def count(name: str) -> int:
-                number = 0
-                while not over.is_set():
-                    number += 1
-                    assert await client.ref(Tally, name).add() == number
-                    await passing(0.02)
-                return number
-
-            counting = [asyncio.create_task(count(name)) for name in NAMES]
+            counting = [asyncio.create_task(count_on(client, name, over, 0.02, [])) for name in NAMES]
             before = {shard: row.epoch for shard, row in platform.registry.current.shards.items()}
             for name in sorted(platform.hosts):
                 await platform.add_host()  # first the next one, as a rolling restart with room to spare does

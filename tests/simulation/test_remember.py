@@ -23,7 +23,7 @@ from remora.sharding.table import HostRow
 from remora.storage.memory import MemoryStore
 from remora.testing import FaultyStore
 from tests.platforms import host_of, move
-from tests.simulation.virtual import VirtualClock, VirtualLease, run
+from tests.simulation.virtual import VirtualClock, VirtualLease, passing, run
 
 SOON_S = 3.0
 """Well above the jitter and the portions of the few entities here."""
@@ -123,13 +123,6 @@ async def running(
         yield platform, await platform.client().start()
     finally:
         await platform.close()
-
-
-async def passing(seconds: float) -> None:
-    """Let virtual time pass."""
-    over = asyncio.Event()
-    asyncio.get_running_loop().call_later(seconds, over.set)
-    await over.wait()
 
 
 def live(platform: LocalPlatform) -> list[str]:

@@ -74,6 +74,23 @@ class VirtualLease:
         return now_s < self._until_s
 
 
+async def passing(seconds: float) -> None:
+    """Let virtual time pass."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, over.set)
+    await over.wait()
+
+
+async def until(condition: Callable[[], object], within_s: float) -> float:
+    """Wait for something; return how long it took, in virtual seconds."""
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await passing(0.01)
+    return loop.time() - began_s
+
+
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a simulation to its end on virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:

@@ -43,9 +43,6 @@ TELL_S = 1.0
 """Longest the table waits for hosts to be told of their shards, in seconds."""
 FAILURE_WINDOW_S = 60.0
 """Failures of a host's slot within this time make the next start wait longer."""
-TAKEN_OVER_S = 1.0
-"""Seconds that survivors have to themselves before a host that died is started anew: a process takes a second of CPU to
-start, which they need to bring back what they took over."""
 STANDBY_READS_S = 1.0
 """Seconds between reads of the table by a registry that stands by."""
 DRAINED, DRAINING, LOCATIONS = "drained", "draining", "locations"
@@ -412,8 +409,6 @@ class Registry:
             if recent:
                 pause = min(0.1 * 2 ** len(recent), BACKOFF_MAX_S)
                 await asyncio.sleep(pause)  # noqa: TID251 - growing, bounded backoff of a host that keeps failing
-            elif not row.dedicated and any(other.group == row.group for other in self._shared()):
-                await asyncio.sleep(TAKEN_OVER_S)  # noqa: TID251 - a time for the survivors, which nothing ends earlier
             try:
                 if row.dedicated:
                     await self.hosts.dedicate(row.dedicated)
@@ -423,9 +418,6 @@ class Registry:
                 self._log.warning("host %s could not be replaced: %s", row.slot, error)
             else:
                 return
-
-    def _shared(self) -> list[HostRow]:
-        return [row for row in self._table.hosts.values() if not row.dedicated]
 
     async def place(self, key: str) -> None:
         """Give a dedicated entity a shard row and an actor, unless it has them.
