@@ -460,6 +460,14 @@ def test_load_that_differs_by_less_than_the_tolerance_moves_nothing() -> None:
     assert LeastShards().moves(view(owned, load={"a": 110.0, "b": 100.0, "c": 95.0, "d": 95.0}), 10) == {}
 
 
+def test_by_number_alone_hosts_are_evened_out_whatever_load_is_measured() -> None:
+    owned = {1: [f"a{n}" for n in range(11)], 2: [f"b{n}" for n in range(9)]}
+    load = {shard: 100.0 for shards in owned.values() for shard in shards}
+
+    assert LeastShards(load_share=0.0).moves(view(owned, load=load), 10) == {"a10": Move(1, 2)}
+    assert LeastShards().moves(view(owned, load=load), 10) == {}, "by load, that is within the tolerance"
+
+
 @given(
     st.lists(st.lists(st.floats(0, 1e4), max_size=12), min_size=2, max_size=8),
     st.integers(1, 32),

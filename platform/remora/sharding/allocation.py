@@ -88,7 +88,7 @@ class LeastShards:
         held = {number: list(view.owned[number]) for number in view.hosts}
         measure = {number: sum(map(weigh, held[number])) for number in held}
         weight = {number: view.hosts[number].weight for number in held}
-        slack = 0.0 if not view.load else self.tolerance * sum(measure.values()) / sum(weight.values())
+        slack = 0.0 if weigh.flat else self.tolerance * sum(measure.values()) / sum(weight.values())
         while len(moves) < moves_max:
             most = max(held, key=lambda number: (measure[number] / weight[number], -number))
             least = min(held, key=lambda number: (measure[number] / weight[number], number))
