@@ -7,15 +7,14 @@ from pydantic import BaseModel
 
 from remora import (
     App,
-    Directive,
     Durable,
     EntityOptions,
     Event,
     EventSourced,
     Rejected,
-    Rule,
     Settings,
     command,
+    on,
     query,
 )
 from tests.things import GATES, RUNS, Boom, gate
@@ -28,9 +27,7 @@ class Heard(BaseModel):
 class Listener(Durable[Heard]):
     """Hears what is sent to it; its moods are chosen by the text."""
 
-    options = EntityOptions(
-        snapshot_every=7, dedup_window=20, deadline_s=5.0, supervision=(Rule(directive=Directive.RESUME),)
-    )
+    options = EntityOptions(snapshot_every=7, dedup_window=20, deadline_s=5.0, supervision=(on(Exception).resume(),))
 
     @command
     async def hear(self, text: str) -> int:
@@ -122,7 +119,7 @@ class Teller(EventSourced[Said, Told]):
 class Relay(Durable[Heard]):
     """Calls listeners from within a command that may have been sent durably."""
 
-    options = EntityOptions(supervision=(Rule(directive=Directive.RESUME),), deadline_s=3.0)
+    options = EntityOptions(supervision=(on(Exception).resume(),), deadline_s=3.0)
 
     @command
     async def relay(self, who: str, text: str) -> int:
@@ -180,7 +177,7 @@ class Rang(BaseModel):
 class Alarm(Durable[Rang]):
     """Sets reminders and notes when they ring."""
 
-    options = EntityOptions(passivate_after_s=30.0, supervision=(Rule(directive=Directive.RESUME),))
+    options = EntityOptions(passivate_after_s=30.0, supervision=(on(Exception).resume(),))
 
     @command
     async def wake_me(self, name: str, after: float) -> None:

@@ -8,17 +8,17 @@ from pydantic import BaseModel
 
 from remora import (
     App,
-    Directive,
+    Backoff,
     Durable,
     Entity,
     EntityOptions,
     Event,
     EventSourced,
     Rejected,
-    Rule,
     Settings,
     Transient,
     command,
+    on,
     query,
 )
 
@@ -128,7 +128,7 @@ class Till(EventSourced[Flat, Added]):
 class Diary(EventSourced[Nested, Wrote]):
     """Event sourced, nested state: only the journal can undo."""
 
-    options = EntityOptions(snapshot_every=1, supervision=(Rule(),))
+    options = EntityOptions(snapshot_every=1, supervision=(on(Exception).restart(Backoff(min_s=0)),))
 
     @command
     async def write(self, text: str) -> int:
@@ -167,7 +167,7 @@ class Diary(EventSourced[Nested, Wrote]):
 class Box(Durable[Nested]):
     """Durable, nested state."""
 
-    options = EntityOptions(snapshot_every=3, supervision=(Rule(directive=Directive.RESUME),))
+    options = EntityOptions(snapshot_every=3, supervision=(on(Exception).resume(),))
 
     @command
     async def put(self, item: str) -> int:
@@ -195,7 +195,7 @@ class Box(Durable[Nested]):
 class Counter(Durable[Flat]):
     """Durable, flat state; its rules resume."""
 
-    options = EntityOptions(snapshot_every=4, supervision=(Rule(directive=Directive.RESUME),))
+    options = EntityOptions(snapshot_every=4, supervision=(on(Exception).resume(),))
 
     @command
     async def add(self, amount: int = 1) -> int:
@@ -272,7 +272,7 @@ class Lamp(Transient[Nested]):
 class Fragile(Durable[Flat]):
     """Stopped by its first failure."""
 
-    options = EntityOptions(supervision=(Rule(directive=Directive.STOP),))
+    options = EntityOptions(supervision=(on(Exception).stop(),))
 
     @command
     async def add(self) -> int:
@@ -296,7 +296,7 @@ class Fragile(Durable[Flat]):
 class Alarmist(Durable[Flat]):
     """Escalates: every entity of its shard restarts."""
 
-    options = EntityOptions(supervision=(Rule(directive=Directive.ESCALATE),))
+    options = EntityOptions(supervision=(on(Exception).escalate(),))
 
     @command
     async def fail(self) -> None:

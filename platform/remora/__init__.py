@@ -42,7 +42,8 @@ from remora.local import local
 from remora.options import EntityOptions, HostGroup
 from remora.settings import Settings
 from remora.sharding.allocation import Allocation, External, LeastShards, Move, Pinned, View
-from remora.supervision import Directive, Rule
+from remora.supervision.levels import Supervision
+from remora.supervision.rules import Backoff, Directive, Rule, on
 from remora.why import Why
 
 __version__ = "0.1.0"
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Allocation",
     "App",
+    "Backoff",
     "CallCycle",
     "CannotDrain",
     "Client",
@@ -86,6 +88,7 @@ __all__ = [
     "Stopped",
     "StoreMismatch",
     "StoreUnavailable",
+    "Supervision",
     "TooOld",
     "Transient",
     "TryAgain",
@@ -99,5 +102,6 @@ __all__ = [
     "command",
     "connect",
     "local",
+    "on",
     "query",
 ]

@@ -14,6 +14,8 @@ from remora.options import HostGroup
 from remora.settings import Settings
 from remora.sharding.allocation import Allocation, LeastShards
 from remora.sharding.registry import Layout
+from remora.supervision.levels import DEFAULTS, Supervision
+from remora.supervision.rules import Rules
 
 _NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 
@@ -27,14 +29,17 @@ class App:
         settings: Limits and times; the defaults suit most apps.
         host_groups: Hosts of their own for types that ask for them (``EntityOptions.host_group``), by name.
         allocation: Where shards go.
+        supervision: Rules above those on the classes.
 
     Raises:
-        ContractError: A bad name, no entities, two types with one snake_case name, or a host group that no one declared.
+        ContractError: A bad name, no entities, two types with one snake_case name, or a host group or type that no one
+            declared.
     """
 
     def __init__(
         self, name: str, *, entities: Sequence[type[Entity[Any]]], settings: Settings | None = None,
         host_groups: Mapping[str, HostGroup] | None = None, allocation: Allocation | None = None,
+        supervision: Supervision | None = None,
     ) -> None:  # fmt: skip
         if not _NAME.match(name):
             msg = f"App name {name!r}: use 1 to 40 lower-case letters, digits, '-' or '_', a letter first."
@@ -61,6 +66,24 @@ class App:
             _ = spec.handlers  # annotations that could not be resolved before must be now
             self.specs[spec.type] = spec
         self._check_groups()
+        self.supervise(supervision or Supervision())
+
+    def supervise(self, supervision: Supervision) -> None:
+        """Put rules in the place of those that this app has above its classes.
+
+        Raises:
+            ContractError: They name an entity type that the app does not have.
+        """
+        for name in supervision.entities:
+            if name not in self.specs:
+                msg = f"App {self.name!r}: supervision.entities names {name!r}; the app has {', '.join(sorted(self.specs))}."
+                raise ContractError(msg)
+        self.supervision = supervision
+        self.rules: dict[str, tuple[Rules, Rules]] = {
+            name: (supervision.entities.get(name, spec.options.supervision), DEFAULTS[spec.kind])
+            for name, spec in self.specs.items()
+        }
+        """Entity type → its rules: those declared, and the defaults behind them."""
 
     def _check_groups(self) -> None:
         for group in self.host_groups:

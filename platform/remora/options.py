@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from remora.supervision import DEFAULT_RULES, Rule
+from remora.supervision.rules import Rule, Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,15 @@ class EntityOptions:
     host_group: str = ""
     """Host group whose hosts run shared entities of this type, by its name in ``App(host_groups=…)``; empty: the
     hosts that every app has."""
-    supervision: tuple[Rule, ...] = DEFAULT_RULES
-    """Rules for failures; the first that matches decides."""
+    supervision: Rules = ()
+    """Rules for failures, in order; the first that matches decides. Where none does: restart with a growing pause, and
+    ``Transient`` ones, whose state is nowhere else, resume."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
+        if not isinstance(self.supervision, tuple) or not all(isinstance(rule, Rule) for rule in self.supervision):
+            msg = "EntityOptions.supervision is a tuple of rules: (on(ValueError).resume(),)."
+            raise ValueError(msg)
         for name in (
             "passivate_after_s",
             "snapshot_every",

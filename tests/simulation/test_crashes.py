@@ -23,16 +23,15 @@ from pydantic import BaseModel
 from remora import (
     App,
     Client,
-    Directive,
     Durable,
     EntityOptions,
     Event,
     EventSourced,
     HandlerFailed,
     Rejected,
-    Rule,
     Settings,
     command,
+    on,
     query,
 )
 from remora.errors import HostGone, StoreUnavailable
@@ -68,7 +67,7 @@ class Book(EventSourced[Lines, Wrote]):
     """Nested state, short snapshots, commands that reject, fail, wait and send."""
 
     options = EntityOptions(
-        snapshot_every=7, dedup_window=400, deadline_s=DEADLINE_S, supervision=(Rule(backoff_min_s=0.01),)
+        snapshot_every=7, dedup_window=400, deadline_s=DEADLINE_S, supervision=(on(Exception).restart(),)
     )
 
     @command
@@ -118,7 +117,7 @@ class Shelf(Durable[Lines]):
 
     options = EntityOptions(
         snapshot_every=5, dedup_window=400, mailbox_max=20, deadline_s=DEADLINE_S,
-        supervision=(Rule(directive=Directive.RESUME),),
+        supervision=(on(Exception).resume(),),
     )  # fmt: skip
 
     @command

@@ -28,6 +28,7 @@ from pydantic import BaseModel
 
 from remora import (
     App,
+    Backoff,
     Client,
     Durable,
     EntityOptions,
@@ -36,10 +37,10 @@ from remora import (
     HandlerFailed,
     Rejected,
     RemoraError,
-    Rule,
     Settings,
     Transient,
     command,
+    on,
     query,
 )
 from remora.errors import HostGone
@@ -80,7 +81,7 @@ OPTIONS = EntityOptions(
     dedup_window=WINDOW,
     deadline_s=300.0,
     passivate_after_s=30.0,
-    supervision=(Rule(backoff_min_s=0.01, backoff_max_s=1.0),),
+    supervision=(on(Exception).restart(Backoff(max_s=1.0)),),
 )
 
 

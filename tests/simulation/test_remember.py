@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 from pydantic import BaseModel
 
-from remora import App, Client, Durable, EntityOptions, Event, EventSourced, Rule, Settings, command, query
+from remora import App, Backoff, Client, Durable, EntityOptions, Event, EventSourced, Settings, command, on, query
 from remora.clock import Clock
 from remora.errors import RemoraError
 from remora.journal import Append, Store
@@ -40,7 +40,9 @@ class Added(Event):
 class Pump(EventSourced[Sum, Added]):
     """Has to be at work."""
 
-    options = EntityOptions(remember=True, deadline_s=300.0, supervision=(Rule(backoff_min_s=5.0, jitter=0.0),))
+    options = EntityOptions(
+        remember=True, deadline_s=300.0, supervision=(on(Exception).restart(Backoff(min_s=5.0, jitter=0.0)),)
+    )
 
     @command
     async def add(self, amount: int = 1) -> int:

@@ -17,13 +17,12 @@ from remora import (
     Client,
     ContractError,
     DeadlineExceeded,
-    Directive,
     Durable,
     EntityOptions,
     HandlerFailed,
     Rejected,
-    Rule,
     command,
+    on,
 )
 from remora.local import LocalPlatform
 from remora.runtime import deadlock
@@ -218,7 +217,7 @@ class Ledger(BaseModel):
 class Hermit(Durable[Ledger]):
     """Lives alone and calls those who live together, or another hermit."""
 
-    options = EntityOptions(placement="dedicated", deadline_s=3.0, supervision=(Rule(directive=Directive.RESUME),))
+    options = EntityOptions(placement="dedicated", deadline_s=3.0, supervision=(on(Exception).resume(),))
 
     @command
     async def visit(self, who: str, name: str) -> int:
@@ -231,7 +230,7 @@ class Hermit(Durable[Ledger]):
 class Guest(Durable[Ledger]):
     """Calls hermits, several at once if told to."""
 
-    options = EntityOptions(deadline_s=3.0, supervision=(Rule(directive=Directive.RESUME),))
+    options = EntityOptions(deadline_s=3.0, supervision=(on(Exception).resume(),))
 
     @command
     async def visit(self, who: str, name: str) -> int:

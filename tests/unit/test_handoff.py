@@ -210,21 +210,6 @@ async def test_snapshots_go_on_where_they_were() -> None:
         assert after.snapshot_n == 5
 
 
-async def test_failures_count_on_where_they_were() -> None:
-    async with moving() as here:
-        counter = here.client.ref(Counter, "a")
-        for _ in range(3):
-            with pytest.raises(HandlerFailed):
-                await counter.add_and_raise()
-            here.clock.advance(1.0)
-        now_s = here.clock.monotonic_s()
-
-        target = await here.move("counter/a")
-        await counter.total()
-
-        assert [now_s - at_s for at_s in target.cells["counter/a"].failures_s or ()] == pytest.approx([3.0, 2.0, 1.0])
-
-
 async def test_a_durable_send_that_was_applied_before_the_move_is_not_applied_again_after_it() -> None:
     async with moving(flows.app) as here:
         await here.client.ref(flows.Teller, "t").tell(["a"], "one")

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 import remora
-from remora import App, Client, EntityOptions, HandlerFailed, Rule, Settings, Stopped, Why, command
+from remora import App, Backoff, Client, EntityOptions, HandlerFailed, Settings, Stopped, Why, command, on
 from remora.clock import Clock
 from remora.local import LocalPlatform
 from remora.runtime.watchdog import Running, Watchdog
@@ -39,7 +39,7 @@ def _fresh() -> Iterator[None]:
 class Patient(remora.Durable[Nested]):
     """Is held back for minutes after a failure."""
 
-    options = EntityOptions(supervision=(Rule(backoff_min_s=120.0, backoff_max_s=300.0, jitter=0.0),))
+    options = EntityOptions(supervision=(on(Exception).restart(Backoff(min_s=120.0, max_s=300.0, jitter=0.0)),))
 
     @command
     async def fail(self) -> None:

@@ -35,7 +35,7 @@ from remora.runtime import image as images
 from remora.runtime import snapshots, window
 from remora.runtime.committer import Commit, Sink
 from remora.runtime.outcome import answer_for
-from remora.supervision import Decision, Directive, decide
+from remora.supervision.decisions import History
 
 if TYPE_CHECKING:
     from remora.runtime.host import Host
@@ -55,7 +55,7 @@ class Cell:
     """One activation of an entity on this host."""
 
     __slots__ = (
-        "busy_since_s", "commit", "entity", "failures_s", "forgot_ms", "host", "id", "kept", "key", "lanes",
+        "busy_since_s", "commit", "entity", "forgot_ms", "history", "host", "id", "kept", "key", "lanes",
         "last_used_s", "mailbox", "marks", "n", "phase", "pumping", "reason", "reminders", "seen_s", "seq", "shard", "snapshot_n",
         "spec", "state_bytes", "tail_bytes", "task", "turn", "unremembered",
         "weight", "window",
@@ -108,7 +108,8 @@ class Cell:
         self.unremembered = False
         """Whether its type is remembered and the store does not know yet that it was in use."""
         self.pumping = False
-        self.failures_s: list[float] | None = None
+        self.history: History | None = None
+        """What its supervision rules were used for."""
 
     # -- taking work -------------------------------------------------------------------------------
 
@@ -413,7 +414,7 @@ class Cell:
                 self._break_lane(ask)
             if isinstance(error, HandlerFailed):
                 self.host.log_failure(self, handler.name, failure)
-                if self._supervise(failure):
+                if self.host.failures.judge(self, failure):
                     return
         if not kept:
             self.restart()
@@ -433,32 +434,19 @@ class Cell:
             )
             sink.answer(other.n, ERROR, error.encode())
 
-    def _supervise(self, failure: BaseException) -> bool:
-        """Carry out the declared rules; return whether they disposed of the activation."""
-        now_s = self.host.clock.monotonic_s()
-        if self.failures_s is None:
-            self.failures_s = []
-        self.failures_s.append(now_s)
-        del self.failures_s[:-100]
-        decision: Decision = decide(self.spec.options.supervision, failure, self.failures_s, now_s, self.host.rng)
-        if decision.directive is Directive.RESUME:
-            return False
-        if decision.directive is Directive.STOP:
-            self.stop(Stopped(f"{self.key} was stopped by its supervision rules after: {failure!r}", entity=self.key))
-        elif decision.directive is Directive.ESCALATE:
-            self.shard.restart_all()
-        else:
-            if decision.after_s > 0:
-                self.reason = Unavailable(repr(failure), entity=self.key, retry_after_s=decision.after_s)
-            self.restart(decision.after_s)
-        return True
-
     # -- its life ------------------------------------------------------------------------------------
 
-    def restart(self, after_s: float = 0.0) -> None:
-        """Drop the state and recover, once what is uncommitted has been written."""
+    def restart(self, after_s: float = 0.0, because: str = "") -> None:
+        """Drop the state and recover, once what is uncommitted has been written.
+
+        Args:
+            after_s: Seconds to hold that back.
+            because: What is said of it meanwhile.
+        """
         if self.phase in {Phase.GONE, Phase.STOPPED}:
             return
+        if after_s > 0:
+            self.reason = Unavailable(because, entity=self.key, retry_after_s=after_s)
         self._abandon_task()
         self.busy_since_s = self.host.clock.monotonic_s()
         self.phase = step(self.phase, Phase.BACKOFF if after_s > 0 else Phase.RECOVERING)

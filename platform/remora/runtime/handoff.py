@@ -31,6 +31,7 @@ from remora.runtime.session import Session
 from remora.runtime.window import Decided
 from remora.schema.describe import model_schema, to_text
 from remora.schema.reading import read_state
+from remora.supervision.decisions import aged, dated
 
 if TYPE_CHECKING:
     from remora.runtime.cell import Cell, Item
@@ -69,8 +70,8 @@ class Image(msgspec.Struct, array_like=True, gc=False):
     """Oldest first."""
     forgot_ms: int
     reminders: dict[str, int | None] | None
-    failures_s: list[float]
-    """How long ago each failure was, in seconds."""
+    history: list[tuple[int, tuple[float, ...], int, float]]
+    """What its supervision rules were used for; see ``supervision.decisions.aged``."""
 
 
 class Waiting(msgspec.Struct, array_like=True, gc=False):
@@ -263,7 +264,6 @@ class HandOff:
         except Exception as failure:  # noqa: BLE001 - whatever a state raises, only this entity does not travel
             self._host.log_failure(cell, "hand-off", failure)
             return b""
-        ages_s = [now_s - at_s for at_s in cell.failures_s or ()]
         return encode(
             Image(
                 state,
@@ -277,7 +277,7 @@ class HandOff:
                 cell.window,
                 cell.forgot_ms,
                 cell.reminders,
-                ages_s,
+                aged(cell.history or {}, now_s),
             )
         )  # fmt: skip
 
@@ -397,7 +397,7 @@ class HandOff:
         cell.tail_bytes, cell.kept, cell.marks, cell.lanes = image.tail_bytes, image.kept, image.marks, image.lanes
         cell.window, cell.forgot_ms, cell.reminders = image.window, image.forgot_ms, image.reminders
         now_s = self._host.clock.monotonic_s()
-        cell.failures_s = [now_s - age_s for age_s in image.failures_s] or None
+        cell.history = dated(image.history, now_s) or None
         cell.state_bytes = len(image.state)
         cell.unremembered = spec.options.remember  # the store may know: it is told once more
         cell.phase = step(cell.phase, Phase.READY)

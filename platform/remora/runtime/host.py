@@ -39,6 +39,7 @@ from remora.runtime.calls import TurnCalls, cycle_message
 from remora.runtime.cell import Cell, Item
 from remora.runtime.committer import Committer, Sink
 from remora.runtime.deadlock import Deadlocks, waits_of
+from remora.runtime.failures import Failures
 from remora.runtime.handoff import HandOff, HandOver
 from remora.runtime.incarnation import PATIENCE_MAX_S, PATIENCE_MIN_S, Incarnations
 from remora.runtime.lease import Lease
@@ -129,6 +130,7 @@ class Host:
         )
         self.recovery = Recovery(self)
         self.passivation = Passivation(self)
+        self.failures = Failures(self)
         self.remembered = Remembered(self)
         self.outbox = Outbox(self, client)
         self.reminders = Reminders(self)

@@ -121,6 +121,7 @@ class Ownership:
         for shard in leaving:
             if self.shards.get(shard.key) is shard:
                 del self.shards[shard.key]
+                host.failures.forget(shard.key)
 
     def leave(self, cells: list[Cell], reason: str) -> None:
         """Let activations go: who waits for them is told to ask the owner."""

@@ -119,6 +119,9 @@ class Recovery:
         cell = host.cells[key] = Cell(host, shard, spec, entity_id, key)
         cell.last_used_s = cell.seen_s = host.clock.monotonic_s()
         host.passivation.activated(cell)
+        if shard.stopped is not None:
+            cell.stop(shard.stopped)
+            return cell
         if shard.images and host.handoff.open(cell):
             return cell
         if spec.durable:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from remora.errors import Stopped
+
 if TYPE_CHECKING:
     from remora.runtime.cell import Cell
     from remora.runtime.host import Host
@@ -18,7 +20,7 @@ class Shard:
         epoch: Counts its owners; rises with each.
     """
 
-    __slots__ = ("accepting", "commands", "epoch", "host", "images", "key", "leaving_since_s")
+    __slots__ = ("accepting", "commands", "epoch", "host", "images", "key", "leaving_since_s", "stopped")
 
     def __init__(self, host: Host, key: str, epoch: int) -> None:
         self.host = host
@@ -32,11 +34,20 @@ class Shard:
         self.images: dict[str, tuple[float, bytes]] = {}
         """What came with the shard of entities that nobody has asked for yet: (last used in seconds, image)."""
 
+        self.stopped: Stopped | None = None
+        """Why supervision stopped it."""
+
     def cells(self) -> list[Cell]:
         """Return its activations."""
         return [cell for cell in self.host.cells.values() if cell.shard is self]
 
-    def restart_all(self) -> None:
-        """Escalation: restart every entity of the shard."""
+    def restart_all(self, after_s: float, because: str) -> None:
+        """Restart every entity of the shard, each after a pause."""
         for cell in self.cells():
-            cell.restart()
+            cell.restart(after_s, because)
+
+    def stop_all(self, reason: Stopped) -> None:
+        """Stop every entity of the shard, those that are yet to be activated as well."""
+        self.stopped = reason
+        for cell in self.cells():
+            cell.stop(reason)

@@ -1,0 +1,1 @@
+"""What happens after a failure: rules as data, decisions as pure functions of them."""
