@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from remora.config import AS_CODED, AppConfig
 from remora.contract import EntitySpec
 from remora.entity import Entity
 from remora.errors import ContractError, StartError, UnknownEntity
@@ -66,14 +69,25 @@ class App:
             _ = spec.handlers  # annotations that could not be resolved before must be now
             self.specs[spec.type] = spec
         self._check_groups()
-        self.supervise(supervision or Supervision())
+        self._supervise(supervision or Supervision())
 
-    def supervise(self, supervision: Supervision) -> None:
-        """Put rules in the place of those that this app has above its classes.
+    def configured(self, config: AppConfig) -> App:
+        """Return this app with what a config says in the place of what its code says.
 
         Raises:
-            ContractError: They name an entity type that the app does not have.
+            StartError: It names an entity type that the app does not have.
         """
+        if config.supervision is None:
+            return self
+        other = copy.copy(self)
+        try:
+            other._supervise(config.supervision)  # noqa: SLF001 - the same class
+        except ContractError as error:
+            msg = f"The config does not fit: {error.message}"
+            raise StartError(msg) from None
+        return other
+
+    def _supervise(self, supervision: Supervision) -> None:
         for name in supervision.entities:
             if name not in self.specs:
                 msg = f"App {self.name!r}: supervision.entities names {name!r}; the app has {', '.join(sorted(self.specs))}."
@@ -134,3 +148,20 @@ def load_app(path: str) -> App:
         msg = f"{module_name} has no remora.App named {attribute!r}."
         raise StartError(msg)
     return app
+
+
+@dataclass(frozen=True, slots=True)
+class AppSource:
+    """Where every process of an app gets it from."""
+
+    path: str
+    """``module:attribute`` of the app, importable on every node."""
+    config: AppConfig = AS_CODED
+
+    def load(self) -> App:
+        """Import the app, configured.
+
+        Raises:
+            StartError: See ``load_app``, or the config names what the app does not have.
+        """
+        return load_app(self.path).configured(self.config)

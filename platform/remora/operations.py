@@ -13,12 +13,13 @@ from typing import Any
 import ray
 from ray import serve
 
-from remora.app import App, load_app
+from remora.app import App, AppSource
 from remora.cluster import record as records
 from remora.cluster.bootstrap import CALL_S, absolute_store, ensure_platform, join_ray, stop_platform
 from remora.cluster.ray_process import RayProcess, check_port, runs, start_ray, stop_ray
 from remora.cluster.record import ClusterRecord
 from remora.cluster.transport import RayDirectory
+from remora.config import AS_CODED, AppConfig
 from remora.errors import ClusterUnreachable, StartError, Unavailable
 from remora.gateway.deployment import build
 from remora.storage.open import visible_url
@@ -35,7 +36,7 @@ def default_store(app: str) -> str:
 
 def up(
     app_path: str, *, store: str | None = None, hosts: int | None = None, port: int = 8000, address: str | None = None,
-    report: Report = lambda _: None,
+    config: AppConfig = AS_CODED, report: Report = lambda _: None,
 ) -> ClusterRecord:  # fmt: skip
     """Start an app: Ray (unless ``address`` names a cluster), registry, hosts, gateway.
 
@@ -45,12 +46,14 @@ def up(
         hosts: Shared hosts; one per CPU, at least two, by default.
         port: The gateway's port on loopback.
         address: GCS address of a running Ray cluster to join; never guessed.
+        config: What stands in the place of what the code says.
         report: Told in a few words what is being done.
 
     Raises:
         StartError: Anything that keeps it from starting; what was started is stopped again.
     """
-    app = load_app(app_path)
+    source = AppSource(app_path, config)
+    app = source.load()
     former = records.find(app.name)
     if former is not None and runs(former.ray_pid, former.temp_dir):
         msg = f"App {app.name!r} runs already, at {former.gateway_url}: `remora down {app.name}` stops it."
@@ -67,9 +70,9 @@ def up(
     try:
         join_ray(where)
         report(f"starting the registry and {count} hosts")
-        asyncio.run(ensure_platform(app_path, url, count))
+        asyncio.run(ensure_platform(source, url, count))
         report("starting the gateway")
-        gateway_url = _start_gateway(app, app_path, url, count, port)
+        gateway_url = _start_gateway(app, source, url, count, port)
     except BaseException:
         if ray.is_initialized():
             ray.shutdown()
@@ -85,10 +88,11 @@ def up(
     return record
 
 
-def _start_gateway(app: App, app_path: str, store: str, hosts: int, port: int) -> str:
+def _start_gateway(app: App, source: AppSource, store: str, hosts: int, port: int) -> str:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # what it starts is reported here in fewer words
     serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
-    serve.run(build({"app": app_path, "store": store, "hosts": hosts}), name=app.name, route_prefix="/")
+    args = {"app": source.path, "store": store, "hosts": hosts, "config": source.config.model_dump(mode="json")}
+    serve.run(build(args), name=app.name, route_prefix="/")
     return f"http://127.0.0.1:{port}"
 
 

@@ -21,6 +21,7 @@ from ray import serve
 
 from entities.account import Account, app
 from remora import Client
+from remora.app import AppSource
 from remora.cluster import bootstrap
 from remora.cluster.ray_process import free_ports, start_ray, stop_ray
 from remora.gateway.deployment import build
@@ -119,7 +120,7 @@ async def stage(plan: Plan, store: str, *, serving: bool) -> AsyncIterator[Stage
         own = start_ray(HOSTS + 4)
         try:
             bootstrap.join_ray(own.address)
-            await bootstrap.ensure_platform(APP_PATH, url, HOSTS)
+            await bootstrap.ensure_platform(AppSource(APP_PATH), url, HOSTS)
             raw = start_raw_actor()
             await raw.deposit.remote("first", 1)
             port = _serve(url) if serving else 0

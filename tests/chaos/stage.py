@@ -17,6 +17,7 @@ import asyncpg
 from ray.exceptions import RayError
 
 from remora import App, Client
+from remora.app import AppSource
 from remora.cluster import bootstrap
 from remora.cluster.names import registry_names
 from remora.cluster.transport import find_actor
@@ -192,7 +193,7 @@ async def stage_on_sqlite(app: App, app_path: str, hosts: int, folder: Path) -> 
 
 @asynccontextmanager
 async def _running(app: App, app_path: str, hosts: int) -> AsyncIterator[Client]:
-    await bootstrap.ensure_platform(app_path, f"env:{STORE}", hosts)
+    await bootstrap.ensure_platform(AppSource(app_path), f"env:{STORE}", hosts)
     async with await bootstrap.open_client(app) as client:
         yield client
 

@@ -25,6 +25,10 @@ class Witness(EventSourced[Marks, Marked]):
         self.emit(Marked(number=number))
         return len(self.state.numbers)
 
+    @command
+    async def fail(self) -> None:
+        raise ArithmeticError
+
     @query
     async def marks(self) -> list[int]:
         return self.state.numbers

@@ -17,10 +17,11 @@ from ray.util import list_named_actors
 from ray.util.state import list_actors
 
 from remora import Client, RemoraError
-from remora.app import load_app
+from remora.app import AppSource
 from remora.cluster import bootstrap
 from remora.cluster.names import host_prefix
 from remora.cluster.transport import RayDirectory
+from remora.config import AS_CODED, AppConfig
 from remora.sharding.hashing import shard_of
 from remora.sharding.table import HostRow
 
@@ -136,10 +137,11 @@ def kill(row: HostRow) -> float:
 
 
 @asynccontextmanager
-async def running(path: str, store: Path, hosts: int = 2) -> AsyncIterator[Running]:
+async def running(path: str, store: Path, hosts: int = 2, config: AppConfig = AS_CODED) -> AsyncIterator[Running]:
     """Run an app on the joined cluster and stop it again."""
-    app = load_app(path)
-    await bootstrap.ensure_platform(path, f"sqlite:///{store}", hosts)
+    source = AppSource(path, config)
+    app = source.load()
+    await bootstrap.ensure_platform(source, f"sqlite:///{store}", hosts)
     try:
         async with await bootstrap.open_client(app) as client:
             started = Running(app.name, path, client, store)

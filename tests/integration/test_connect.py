@@ -12,6 +12,7 @@ import pytest
 from ray.util import list_named_actors
 
 import remora
+from remora.app import AppSource
 from remora.cluster import bootstrap
 from remora.cluster.ray_process import RayProcess, free_ports
 from remora.storage.sqlite import SqliteStore
@@ -147,7 +148,7 @@ async def test_14_a_store_made_with_another_shard_count_is_refused_and_nothing_i
     await store.close()
 
     with pytest.raises(remora.StoreMismatch, match=r"created with 256 shards, the app asks for 16"):
-        await bootstrap.ensure_platform(f"{APPS}:few_shards", f"sqlite:///{file}", 2)
+        await bootstrap.ensure_platform(AppSource(f"{APPS}:few_shards"), f"sqlite:///{file}", 2)
     assert actors_of("few-shards") == []
 
 
@@ -158,7 +159,7 @@ async def test_a_store_of_another_app_is_refused(tmp_path: Path) -> None:
     await store.close()
 
     with pytest.raises(remora.StoreMismatch, match="belongs to the app 'other', not 'unopened'"):
-        await bootstrap.ensure_platform(f"{APPS}:unopened", f"sqlite:///{file}", 2)
+        await bootstrap.ensure_platform(AppSource(f"{APPS}:unopened"), f"sqlite:///{file}", 2)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ async def test_a_store_of_another_app_is_refused(tmp_path: Path) -> None:
 async def test_a_store_that_cannot_be_opened_is_refused_with_the_fix(url: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(remora.StoreMismatch, match=message):
-        await bootstrap.ensure_platform(f"{APPS}:unopened", url.format(folder=tmp_path / "folder"), 2)
+        await bootstrap.ensure_platform(AppSource(f"{APPS}:unopened"), url.format(folder=tmp_path / "folder"), 2)
     assert actors_of("unopened") == []
 
 
@@ -184,14 +185,14 @@ async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path:
     file.write_text("Dear Sir or Madam, " * 100)
 
     with pytest.raises(remora.StoreMismatch, match="is a Remora database"):
-        await bootstrap.ensure_platform(f"{APPS}:unopened", f"sqlite:///{file}", 2)
+        await bootstrap.ensure_platform(AppSource(f"{APPS}:unopened"), f"sqlite:///{file}", 2)
     assert file.read_text() == "Dear Sir or Madam, " * 100
 
 
 async def test_an_app_that_runs_is_not_started_on_another_store_and_runs_on(tmp_path: Path) -> None:
     async with running(f"{APPS}:common", tmp_path / "common.db") as app:
         with pytest.raises(remora.StoreMismatch, match="runs in this Ray cluster already, on another store"):
-            await bootstrap.ensure_platform(app.path, f"sqlite:///{tmp_path / 'other.db'}", 2)
+            await bootstrap.ensure_platform(AppSource(app.path), f"sqlite:///{tmp_path / 'other.db'}", 2)
 
         assert not (tmp_path / "other.db").exists()
         assert await app.client.ref(Witness, "one").mark(1) == 1
@@ -202,7 +203,7 @@ async def test_a_start_that_meets_a_restarting_registry_does_not_end_it(tmp_path
         hosts = app.host_actors()
         os.kill(await app.registry_pid(), signal.SIGKILL)
         try:
-            await bootstrap.ensure_platform(app.path, f"sqlite:///{app.store}", 2)
+            await bootstrap.ensure_platform(AppSource(app.path), f"sqlite:///{app.store}", 2)
         except remora.StartError as error:
             assert "did not start" in error.message  # noqa: PT017 - either outcome is right; what must hold is below
 

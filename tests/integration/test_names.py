@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import ray
 
+from remora.app import AppSource
 from remora.cluster import bootstrap
 from remora.cluster.ray_process import RayProcess, environment
 from tests.integration.apps import Alone, Witness
@@ -80,7 +81,7 @@ async def test_starting_a_platform_that_runs_changes_nothing(tmp_path: Path) -> 
         before = app.client.table
         registry = await app.registry_pid()
 
-        await bootstrap.ensure_platform(COMMON, f"sqlite:///{tmp_path / 'common.db'}", 2)
+        await bootstrap.ensure_platform(AppSource(COMMON), f"sqlite:///{tmp_path / 'common.db'}", 2)
         assert await app.client.ref(Witness, "one").mark(1) == 1
 
         assert (app.client.table, await app.registry_pid()) == (before, registry)

@@ -16,7 +16,7 @@ import pytest
 import ray
 
 from remora import App, EntityOptions, HostGroup, Settings
-from remora.app import load_app
+from remora.app import AppSource, load_app
 from remora.cluster import bootstrap
 from remora.cluster.names import registry_names
 from remora.cluster.transport import RayDirectory
@@ -175,7 +175,7 @@ async def running(name: str, nodes: Nodes, hosts: int) -> AsyncIterator[Running]
     await until(lambda: not any(map(nodes.known_alive, dead)), 90, "Ray knows which nodes an earlier test has killed")
     path, url = f"{PATH}:{name}", await postgres.fresh_database()
     app = load_app(path)
-    await bootstrap.ensure_platform(path, url, hosts)
+    await bootstrap.ensure_platform(AppSource(path), url, hosts)
     try:
         async with Running(app, nodes) as started:
             yield started

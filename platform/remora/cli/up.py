@@ -17,6 +17,7 @@ from remora.cli.options import Json, output_of
 from remora.cli.output import Output
 from remora.cli.status import show_status
 from remora.cluster.record import ClusterRecord
+from remora.config import AS_CODED, AppConfig, read_config
 from remora.errors import RemoraError, StartError
 
 
@@ -35,16 +36,23 @@ def up(
         str | None,
         typer.Option(metavar="RAY", help="Join the Ray cluster at this address (host:port) instead of starting one."),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML that stands in the place of what the code says: supervision rules."),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Start an app: Ray, registry, hosts and gateway. It runs on after this command, until `remora down`."""
     output = output_of(context, as_json=json_)
     with output.progress() as report:
         report(f"reading {app_path}")
-        app = import_app(app_path)
+        configured = read_file(config)
+        app = import_app(app_path).configured(configured)
         from remora import operations
 
-        record = operations.up(app_path, store=store, hosts=hosts, port=port, address=address, report=report)
+        record = operations.up(
+            app_path, store=store, hosts=hosts, port=port, address=address, config=configured, report=report
+        )
         report("asking what runs where")
         found = operations.status(record)
     if output.as_json:
@@ -52,6 +60,22 @@ def up(
         return
     show_status(output, found)
     show_next(output, app, record)
+
+
+def read_file(config: Path | None) -> AppConfig:
+    """Return what a config file says; nothing where none is named.
+
+    Raises:
+        StartError: It cannot be read, or says something unknown or wrong.
+    """
+    if config is None:
+        return AS_CODED
+    try:
+        text = config.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{config} cannot be read ({error}): name a YAML file with --config."
+        raise StartError(msg) from error
+    return read_config(text, str(config))
 
 
 def import_app(path: str) -> App:

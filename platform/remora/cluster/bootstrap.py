@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from remora.app import App, load_app
+from remora.app import App, AppSource
 from remora.client import Client
 from remora.clock import SystemClock
 from remora.cluster import record as records
@@ -91,22 +91,22 @@ def _check_listening(address: str) -> None:
         pass
 
 
-async def ensure_platform(app_path: str, store: str, hosts: int) -> None:
+async def ensure_platform(source: AppSource, store: str, hosts: int) -> None:
     """See to it that an app's registry and hosts run in the Ray cluster of this process. Idempotent.
 
     Args:
-        app_path: ``module:attribute`` of the app, importable on every node.
+        source: Where its processes get the app from.
         store: Store URL.
         hosts: How many shared hosts; 0: one per CPU of each node (but one), following the nodes as they come and go.
 
     Raises:
         StartError: They did not come up; the message says why.
     """
-    app = load_app(app_path)
+    app = source.load()
     url, name = absolute_store(store), registry_name(app.name)
     actor = ray.remote(RegistryActor).options(**registry_options(name))
     stood = await _stands(name)
-    registry: Any = actor.remote(app_path, url, hosts, name)
+    registry: Any = actor.remote(source, url, hosts, name)
     try:
         async with asyncio.timeout(PLATFORM_S):
             await registry.start.remote(url)

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from remora.app import load_app
+from remora.app import AppSource
 from remora.client import Client
 from remora.clock import SystemClock
 from remora.cluster.metrics import Publisher
@@ -46,8 +46,8 @@ class HostActor:
     raises; ``start`` does the work and may be called again after Ray restarted the process.
     """
 
-    def __init__(self, app_path: str, store: str, name: str, dedicated: str, group: str, weight: float) -> None:
-        self._app_path = app_path
+    def __init__(self, source: AppSource, store: str, name: str, dedicated: str, group: str, weight: float) -> None:
+        self._source = source
         self._store_url = store
         self._name = name
         self._dedicated = dedicated
@@ -66,7 +66,7 @@ class HostActor:
     async def _start(self) -> Host:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-        app = load_app(self._app_path)
+        app = self._source.load()
         clock = SystemClock()
         store = open_store(self._store_url)
         await store.open(app.name, app.settings.shards)
@@ -143,7 +143,7 @@ class HostActor:
         await asyncio.Event().wait()
 
     async def _reincarnated(self) -> None:
-        await RayDirectory(load_app(self._app_path).name).ask("refresh")
+        await RayDirectory(self._running().app.name).ask("refresh")
 
     def _running(self) -> Host:
         if self._host is None:

@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from remora.app import App
+from remora.app import App, AppSource
 from remora.cluster.host_actor import BESIDE, BESIDE_CALLS_MAX, HostActor
 from remora.cluster.names import NAMESPACE, entity_name, host_name, host_prefix, slot_of
 from remora.cluster.ray_nodes import HOST_LABEL, NODE_LABEL, Node, choose, crowded, read_nodes, slots_of_nodes, usable
@@ -51,14 +51,14 @@ class RayHosts:
 
     Args:
         app: The app.
-        app_path: ``module:attribute`` of the app.
+        source: Where hosts get it from.
         store: Store URL as hosts get it.
         count: How many hosts of the default group; 0: as many as the nodes have CPUs, following the nodes.
     """
 
-    def __init__(self, app: App, app_path: str, store: str, count: int) -> None:
+    def __init__(self, app: App, source: AppSource, store: str, count: int) -> None:
         self._app = app
-        self._app_path = app_path
+        self._source = source
         self._store = store
         self._count = count
         self._handles: dict[str, Handle] = {}
@@ -214,7 +214,7 @@ class RayHosts:
             name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_task_retries=0,
             max_concurrency=10_000, enable_task_events=False, **options,
         )  # fmt: skip
-        handle: Handle = actor.remote(self._app_path, self._store, name, dedicated, group, options.get("num_cpus", 1.0))
+        handle: Handle = actor.remote(self._source, self._store, name, dedicated, group, options.get("num_cpus", 1.0))
         try:
             async with asyncio.timeout(START_ON_NODE_S if node else START_S):
                 row: HostRow = await handle.start.remote()

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from remora.app import App, load_app
+from remora.app import App, AppSource
 from remora.clock import SystemClock
 from remora.cluster.metrics import Publisher
 from remora.cluster.names import NAMESPACE, registry_name, registry_names
@@ -53,14 +53,14 @@ class RegistryActor:
     """One registry process. Ray restarts it; what it has to know it reads back from the store.
 
     Args:
-        app_path: ``module:attribute`` of the app.
+        source: Where its processes get the app from.
         store: Store URL.
         hosts: How many shared hosts; 0: one per CPU of each node, following the nodes.
         name: Name of this actor.
     """
 
-    def __init__(self, app_path: str, store: str, hosts: int, name: str = "") -> None:
-        self._app_path = app_path
+    def __init__(self, source: AppSource, store: str, hosts: int, name: str = "") -> None:
+        self._source = source
         self._store_url = store
         self._hosts_wanted = hosts
         self._name = name
@@ -89,7 +89,7 @@ class RegistryActor:
             StartError: Something keeps it from starting, or the app runs on another store.
         """
         if store and store != self._store_url:
-            msg = f"The app of {self._app_path} runs in this Ray cluster already, on another store: stop it first."
+            msg = f"The app of {self._source.path} runs in this Ray cluster already, on another store: stop it first."
             raise StoreMismatch(msg)
         async with self._starting:
             if self._registry is not None:
@@ -119,7 +119,7 @@ class RegistryActor:
         if self._store is not None:
             return
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-        self._app = load_app(self._app_path)
+        self._app = self._source.load()
         self._name = self._name or registry_name(self._app.name)
         store = open_store(self._store_url)
         if store.url.startswith("memory:"):
@@ -162,7 +162,7 @@ class RegistryActor:
         store = self._opened()
         # A path as this process resolved it; any other as it was given, since what a store shows has no password.
         url = store.url if store.url.startswith("sqlite:") else self._store_url
-        self._hosts = RayHosts(self._app, self._app_path, url, self._hosts_wanted)
+        self._hosts = RayHosts(self._app, self._source, url, self._hosts_wanted)
         self._deposed = asyncio.Event()
         registry = Registry(
             self._app, store, self._hosts, SystemClock(), name=self._name, on_deposed=self._deposed.set
@@ -231,7 +231,7 @@ class RegistryActor:
                 alive = [one["NodeID"] for one in await asyncio.to_thread(ray.nodes) if one["Alive"]]
                 where = min((node for node in alive if node != here and node not in doubted), default="")
                 actor = ray.remote(RegistryActor).options(**registry_options(name, where))
-                other: Handle = actor.remote(self._app_path, self._store_url, self._hosts_wanted, name)
+                other: Handle = actor.remote(self._source, self._store_url, self._hosts_wanted, name)
                 await other.stand_by.remote()
             except RayError as error:
                 self._log.info("the standby registry is started again: %s", type(error).__name__)

@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import serve
 
-from remora.app import load_app
+from remora.app import AppSource
+from remora.config import AS_CODED, AppConfig, findings
 from remora.errors import StartError
 from remora.gateway.asgi import Gateway
 
@@ -35,22 +36,24 @@ class GatewayArgs(BaseModel):
     """A store URL, or ``env:NAME`` for one that an environment variable holds."""
     hosts: int = Field(ge=0)
     """How many hosts the app has, in the whole cluster; 0: one per CPU of each node (but one), following the nodes."""
+    config: AppConfig = AS_CODED
+    """What stands in the place of what the code says, as in the file of ``remora up --config``."""
 
 
 class GatewayReplica:
     """One replica: brings the platform up if nobody has, connects, then serves.
 
     Args:
-        app_path: ``module:attribute`` of the app.
+        source: Where its processes get the app from.
         store: A store URL or ``env:NAME``.
         hosts: How many hosts the app has.
     """
 
-    async def __init__(self, app_path: str, store: str, hosts: int) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, source: AppSource, store: str, hosts: int) -> None:  # type: ignore[misc]  # Serve awaits it
         from remora.cluster.bootstrap import ensure_platform, open_client
 
-        self._app = load_app(app_path)
-        await ensure_platform(app_path, store, hosts)
+        self._app = source.load()
+        await ensure_platform(source, store, hosts)
         self._client = await open_client(self._app)
 
     def __serve_build_asgi_app__(self) -> Gateway:
@@ -70,10 +73,10 @@ def build(args: dict[str, Any]) -> serve.Application:
     try:
         checked = GatewayArgs.model_validate(args)
     except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'args'}: {e['msg']}" for e in error.errors())
-        msg = f"The args of remora.gateway.deployment:build are app, store and hosts: {found}."
+        msg = f"The args of remora.gateway.deployment:build are app, store, hosts and config: {findings(error)}."
         raise StartError(msg) from None
-    load_app(checked.app)  # a wrong path is refused here, at once, and not by replica after replica
+    source = AppSource(checked.app, checked.config)
+    source.load()  # a wrong path is refused here, at once, and not by replica after replica
     deployed = serve.deployment(
         name="Gateway",
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
@@ -81,5 +84,5 @@ def build(args: dict[str, Any]) -> serve.Application:
         # A line per request costs a twelfth of the request; what failed is logged by the gateway itself.
         logging_config={"enable_access_log": False},
     )(serve.ingress()(GatewayReplica))
-    application: serve.Application = deployed.bind(checked.app, checked.store, checked.hosts)
+    application: serve.Application = deployed.bind(source, checked.store, checked.hosts)
     return application

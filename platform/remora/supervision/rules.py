@@ -152,6 +152,14 @@ class Rule(BaseModel):
     then: Directive = Directive.STOP
     """What to do beyond the limit."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _not_on(cls, given: object) -> object:
+        if isinstance(given, dict) and given.keys() & {True, "on"}:
+            msg = "write `exceptions:` (YAML reads a key `on` as true)"
+            raise ValueError(msg)
+        return given
+
     def matches(self, kinds: Iterable[str]) -> bool:
         """Return whether it is for a failure of these kinds (see ``kinds_of``)."""
         return any(
