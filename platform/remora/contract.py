@@ -33,6 +33,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from remora.errors import ContractError, InvalidArgument, UnknownCommand
 from remora.ids import snake_case
 from remora.options import EntityOptions
+from remora.secret import holds_secret, is_secret, revealed
 from remora.sharding.hashing import shard_of
 
 Kind = Literal["event_sourced", "durable", "transient"]
@@ -97,8 +98,15 @@ class HandlerSpec:
             default = ... if parameter.default is parameter.empty else parameter.default
             # The alias keeps names such as `copy` or `schema` from meeting those of BaseModel.
             fields[f"p_{parameter.name}"] = (hints[parameter.name], Field(default, alias=parameter.name))
+            if holds_secret(hints[parameter.name]) and not is_secret(hints[parameter.name]):
+                msg = f"{self.label}: a secret within {parameter.name!r} would travel as stars: make it an argument of its own."
+                raise ContractError(msg)
+        self._has_secrets = any(is_secret(hints[name]) for name in self.params)
         self.args_model: type[BaseModel] = create_model(f"{owner}.{name}", __config__=_CONFIG, **fields)
         self.reply_type: Any = hints["return"]
+        if holds_secret(self.reply_type):
+            msg = f"{self.label} returns what is declared secret, and its callers would get stars: return plain data."
+            raise ContractError(msg)
         try:
             self.reply: TypeAdapter[Any] = TypeAdapter(self.reply_type, config=_CONFIG)
         except PydanticUserError:  # a model brings its own configuration
@@ -129,6 +137,8 @@ class HandlerSpec:
             values[name] = value
         if not values:
             return b"{}"
+        if self._has_secrets:  # they are for the entity; only what is shown of them is masked
+            values = {name: revealed(value) for name, value in values.items()}
         try:
             data = to_json(values, inf_nan_mode="constants", bytes_mode="base64")
         except (PydanticSerializationError, UnicodeEncodeError, ValueError) as error:
@@ -153,6 +163,14 @@ class HandlerSpec:
         if self.keyword_only:
             return (), dict(zip(self.params, values.values(), strict=True))
         return tuple(values.values()), {}
+
+    def masked(self, data: bytes) -> bytes:
+        """Return arguments as JSON with stars for what is declared secret; empty if they are no arguments of this one."""
+        try:
+            values = self._validate(data or b"{}")
+            return bytes(values.__pydantic_serializer__.to_json(values, by_alias=True))
+        except (ValidationError, PydanticSerializationError):
+            return b""
 
     def write_reply(self, value: object) -> bytes:
         """Return a handler's return value as JSON.
@@ -448,6 +466,11 @@ def _check_names(model: type[BaseModel]) -> None:
         where = f"{model.__name__}.{name}"
         if info.exclude:
             msg = f"{where} is excluded from what is written, and lost with the next recovery: remove exclude=True."
+            raise ContractError(msg)
+        if holds_secret(info.annotation):
+            msg = (
+                f"{where} is declared secret, and would be written as stars: keep the secret elsewhere, its name here."
+            )
             raise ContractError(msg)
         written = info.serialization_alias or name
         alias = info.validation_alias

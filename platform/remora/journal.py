@@ -179,6 +179,24 @@ class StateRow(msgspec.Struct, array_like=True):
     state: str
 
 
+class FailureRow(msgspec.Struct, array_like=True):
+    """All failures of one command of an entity with one exception."""
+
+    entity: str
+    command: str
+    kind: str
+    """Name of the exception's class."""
+    first_ms: int
+    last_ms: int
+    times: int
+    latest: str
+    """The last one in full, as JSON: see ``supervision.failure.Failure``."""
+
+
+FAILURES_KEPT = 10_000
+"""Rows of failures that are kept; of more, those go that were seen last the longest ago."""
+
+
 class Store(Protocol):
     """Journal, membership and shard table of one app.
 
@@ -232,6 +250,22 @@ class Store(Protocol):
 
     async def remembered(self, shards: Iterable[str], limit: int, after: str = "") -> list[str]:
         """Read the entities of some shards that are to be activated without being asked, by key, behind a key."""
+        ...
+
+    async def add_failures(self, rows: Sequence[FailureRow]) -> None:
+        """Add failures to those of the same entity, command and exception; ``FAILURES_KEPT`` rows are kept.
+
+        No incarnation is asked for: what failed has failed, also on a host that was fenced meanwhile.
+        """
+        ...
+
+    async def failures(self, limit: int, of: str = "") -> list[FailureRow]:
+        """Return failures, the latest first.
+
+        Args:
+            limit: At most so many.
+            of: An entity ``type/id``, or a type; empty: of all.
+        """
         ...
 
     async def schema(self) -> str | None:

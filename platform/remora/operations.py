@@ -159,6 +159,22 @@ def shards(record: ClusterRecord) -> list[dict[str, Any]]:
     return found
 
 
+def failures(record: ClusterRecord, limit: int, of: str = "") -> list[dict[str, Any]]:
+    """Return what failed, the latest first: rows with ``latest``, the last failure of each in full.
+
+    Args:
+        record: What ``up`` left.
+        limit: At most so many rows.
+        of: An entity ``type/id``, or a type; empty: of all.
+
+    Raises:
+        UnknownEntity: The app has no such type.
+        ClusterUnreachable: The cluster or its registry does not answer.
+    """
+    found: list[dict[str, Any]] = _ask(record, "failures", limit, of)
+    return found
+
+
 def drain(record: ClusterRecord, node: str, report: Report = lambda _: None) -> dict[str, Any]:
     """Empty a node's hosts, or one host, and let them go; the node gets no hosts until ``undrain``.
 

@@ -53,7 +53,13 @@ async def test_hosts_and_registry_export_what_the_operators_page_lists_with_plau
         assert not hogging.done(), "a handler that keeps the loop is seen while it does"
         await hogging
         expected = {measure.name for measure in OF_HOST} | {measure.name for measure in OF_REGISTRY}
-        counted = expected - {"remora_overloaded", "remora_deadlocks", "remora_moves", "remora_fences"}
+        counted = expected - {
+            "remora_overloaded",
+            "remora_failures",
+            "remora_deadlocks",
+            "remora_moves",
+            "remora_fences",
+        }
 
         found = await exported(
             lambda found: (

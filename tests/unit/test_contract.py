@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretBytes, SecretStr
 
 from remora import (
     App,
@@ -560,3 +560,63 @@ def test_a_state_may_forbid_unknown_fields() -> None:
     class Till(Durable[Closed]): ...
 
     assert Till.__remora__.state_type is Closed
+
+
+# -- secrets -----------------------------------------------------------------------------------------
+
+
+class Badge(BaseModel):
+    code: SecretStr = SecretStr("")
+
+
+class Wallet(BaseModel):
+    badges: dict[str, list[Badge]] = {}
+    more: "Wallet | None" = None
+
+
+@pytest.mark.parametrize("state", [Badge, Wallet])
+def test_a_state_that_would_be_written_as_stars_is_refused(state: type[BaseModel]) -> None:
+    with pytest.raises(ContractError, match=r"is declared secret, and would be written as stars"):
+        define("Till", Durable[state])  # type: ignore[valid-type]
+
+
+class Unlocked(Event):
+    code: SecretBytes
+
+
+def test_an_event_that_would_be_written_as_stars_is_refused() -> None:
+    with pytest.raises(ContractError, match=r"Unlocked\.code is declared secret"):
+        define("Till", EventSourced[Total, Unlocked], apply=print)
+
+
+def test_a_secret_that_is_an_argument_reaches_its_handler_and_is_masked_where_it_is_shown() -> None:
+    class Door(Durable[Total]):
+        @command
+        async def open(self, code: SecretStr, other: SecretBytes | None = None) -> bool:
+            return other is None and code.get_secret_value() != ""
+
+    opening = handler(Door, "open")
+
+    sent = opening.bind((SecretStr("sesame"),), {"other": SecretBytes(b"x")})
+
+    assert sent == b'{"code":"sesame","other":"eA=="}'
+    (code, other), _ = opening.parse(sent)
+    assert (code.get_secret_value(), other.get_secret_value()) == ("sesame", b"x")
+    assert opening.masked(sent) == b'{"code":"**********","other":"**********"}'
+    assert opening.masked(b'{"code":1}') == b""
+
+
+def test_a_secret_within_an_argument_or_in_a_reply_is_refused() -> None:
+    with pytest.raises(ContractError, match=r"door\.give: a secret within 'badge' would travel as stars"):
+
+        class Door(Durable[Total]):
+            @command
+            async def give(self, badge: Badge) -> None:
+                del badge
+
+    with pytest.raises(ContractError, match=r"window\.show returns what is declared secret"):
+
+        class Window(Durable[Total]):
+            @query
+            async def show(self) -> list[Badge]:
+                return []

@@ -1,12 +1,14 @@
 """Rules carried out on a host: what a failure does to its entity, to the entities of its shard, and to nobody else."""
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from remora import (
     App,
@@ -24,13 +26,18 @@ from remora import (
     Stopped,
     Supervision,
     Transient,
+    UnknownEntity,
     command,
     on,
     query,
 )
+from remora.journal import FailureRow
 from remora.local import LocalPlatform
-from remora.testing import ManualClock
+from remora.runtime import failures, registry_status
+from remora.supervision.failure import MESSAGE_MAX, TRACEBACK_MAX, Failure
+from remora.testing import FaultyStore, ManualClock
 from tests import platforms
+from tests.clock import until
 
 
 class BoomError(Exception):
@@ -330,3 +337,135 @@ async def test_beyond_its_limit_an_entity_is_stopped_and_the_count_travels_with_
 
         with pytest.raises(Stopped, match="BoomError"):
             await entity.add()
+
+
+# -- what is noted of them -------------------------------------------------------------------------------
+
+
+class Vault(Durable[Count]):
+    """Fails with secrets in its arguments, and with exceptions that are hard to write down."""
+
+    options = EntityOptions(supervision=(on(Exception).resume(),))
+
+    @command
+    async def open(self, code: SecretStr, door: str = "front") -> None:
+        if code.get_secret_value() != "sesame":
+            raise BoomError(door)
+
+    @command
+    async def fail_long(self) -> None:
+        raise BoomError("x" * 10_000 + "\0\ud800")
+
+    @command
+    async def fail_speechless(self) -> None:
+        raise SpeechlessError
+
+    @command
+    async def add(self, n: int = 1) -> int:
+        self.state.n += n
+        return self.state.n
+
+
+class SpeechlessError(Exception):
+    """Fails also when it is asked why."""
+
+    def __str__(self) -> str:
+        raise BoomError
+
+    __repr__ = __str__
+
+
+vault = App("failing", entities=[Vault, Kept], settings=Settings(shards=1))
+
+
+async def noted(platform: LocalPlatform) -> list[tuple[FailureRow, Failure]]:
+    """Return failures as soon as they are in the store."""
+    await until(lambda: platform.hosts["host-1"].failures.noted)
+    rows = await platform.store.failures(100)
+    return [(row, msgspec.json.decode(row.latest, type=Failure)) for row in rows]
+
+
+async def test_a_failure_is_noted_with_where_what_and_what_was_decided_and_without_secrets() -> None:
+    async with platforms.running(vault) as (platform, client):
+        with pytest.raises(HandlerFailed):
+            await client.ref(Vault, "v").with_options(command_id="c-1").open(SecretStr("swordfish"), "back")
+
+        ((row, failure),) = await noted(platform)
+
+        host = platform.hosts["host-1"]
+        name = f"{__name__}.BoomError"
+        assert (row.entity, row.command, row.kind, row.times) == ("vault/v", "open", name, 1)
+        assert (failure.message, failure.command_id, failure.directive) == ("back", "c-1", "resume")
+        assert failure.kinds == (name, "Exception", "BaseException")
+        assert (failure.host, failure.incarnation, failure.shard, failure.epoch) == ("host-1", host.incarnation, "0", 1)
+        assert "raise BoomError(door)" in failure.traceback
+        assert failure.arguments == '{"code":"**********","door":"back"}'
+        assert "swordfish" not in row.latest
+
+
+async def test_a_secret_reaches_the_entity_and_nobody_else() -> None:
+    async with platforms.running(vault) as (_, client):
+        await client.ref(Vault, "v").open(SecretStr("sesame"))
+
+
+async def test_a_storm_of_failures_is_a_number_and_no_failure_is_lost() -> None:
+    async with platforms.running(vault) as (platform, client):
+        calls = [client.ref(Vault, str(n % 3)).open(SecretStr("x"), str(n)) for n in range(300)]
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    rows = await platform.store.failures(100)
+    assert {row.entity: row.times for row in rows} == {"vault/0": 100, "vault/1": 100, "vault/2": 100}
+    assert platform.hosts["host-1"].failures.count == 300
+
+
+async def test_failures_of_very_many_entities_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "ROWS_MAX", 5)
+    async with platforms.running(vault) as (platform, client):
+        calls = [client.ref(Vault, str(n)).fail_speechless() for n in range(20)]
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    rows = await platform.store.failures(100)
+    assert sum(row.times for row in rows) == 20
+    assert max(rows, key=lambda row: row.times).entity == f"vault/{failures.OTHERS}"
+
+
+async def test_what_is_noted_is_bounded_and_text_that_every_store_takes() -> None:
+    async with platforms.running(vault) as (platform, client):
+        for call in (client.ref(Vault, "v").fail_long, client.ref(Vault, "v").fail_speechless):
+            with pytest.raises(HandlerFailed):
+                await call()
+        assert await client.ref(Vault, "v").add() == 1
+
+        found = {row.command: failure for row, failure in await noted(platform)}
+
+        assert found["fail_long"].message == "x" * MESSAGE_MAX + " …"
+        assert len(found["fail_long"].traceback) <= TRACEBACK_MAX + 2
+        assert found["fail_long"].traceback.rstrip().endswith("\\0\\ud800")
+        assert "cannot be had" in found["fail_speechless"].message
+
+
+async def test_failures_wait_for_a_store_that_is_away() -> None:
+    store = FaultyStore()
+    async with platforms.running(vault, store) as (platform, client):
+        store.fail_next("add_failures", times=3)
+        for _ in range(2):
+            with pytest.raises(HandlerFailed):
+                await client.ref(Vault, "v").open(SecretStr("x"))
+
+        ((row, _),) = await noted(platform)
+
+        assert row.times == 2
+
+
+async def test_what_failed_is_there_when_the_platform_has_stopped_and_is_shown_by_type_and_entity() -> None:
+    async with platforms.running(vault) as (platform, client):
+        for entity in (client.ref(Vault, "a"), client.ref(Vault, "b")):
+            with pytest.raises(HandlerFailed):
+                await entity.open(SecretStr("x"))
+
+    assert [row["entity"] for row in await registry_status.failures(platform.registry, 9, "vault/a")] == ["vault/a"]
+    shown = await registry_status.failures(platform.registry, 9, "vault")
+    assert [row["latest"]["message"] for row in shown] == ["front", "front"]
+    assert await registry_status.failures(platform.registry, 9, "kept") == []
+    with pytest.raises(UnknownEntity, match="it has kept, vault"):
+        await registry_status.failures(platform.registry, 9, "volt")

@@ -14,6 +14,7 @@ from remora.cli import exits
 from remora.cli.down import down
 from remora.cli.entities import call, events, release, state, why
 from remora.cli.exits import WrongUsage
+from remora.cli.failures import failures
 from remora.cli.options import Json, output_of
 from remora.cli.output import Output
 from remora.cli.placement import drain, rebalance, shards, undrain
@@ -41,7 +42,7 @@ def _register(panel: str, *commands: Callable[..., None], **settings: bool) -> N
         app.command(rich_help_panel=panel, epilog=exits.HELP, context_settings=settings)(command)
 
 
-_register("The platform", up, down, status, shards, drain, undrain, rebalance)
+_register("The platform", up, down, status, shards, drain, undrain, rebalance, failures)
 _register("Entities", call, ignore_unknown_options=True)  # they are the method's arguments
 _register("Entities", state, events, why, release)
 

@@ -290,6 +290,10 @@ class RegistryActor:
         """Return every shard with its owner and state."""
         return registry_status.shards(await self._leading())
 
+    async def failures(self, limit: int, of: str) -> list[dict[str, Any]]:
+        """Return what failed, the latest first."""
+        return await registry_status.failures(await self._leading(), limit, of)
+
     async def drain(self, node: str) -> dict[str, Any]:
         """Empty a node's hosts, or one host, and let them go."""
         return await (await self._leading()).drain(node)

@@ -36,6 +36,7 @@ from remora.runtime import snapshots, window
 from remora.runtime.committer import Commit, Sink
 from remora.runtime.outcome import answer_for
 from remora.supervision.decisions import History
+from remora.supervision.failure import described
 
 if TYPE_CHECKING:
     from remora.runtime.host import Host
@@ -163,14 +164,11 @@ class Cell:
     def _broke(self, item: Item, failure: Exception) -> None:
         """The entity's own code raised around a handler (a validator, a copy): start over from the journal."""
         ask, sink, _ = item
-        self.host.log_failure(self, ask.method, failure)
-        error = HandlerFailed(
-            f"{self.key}.{ask.method} raised {type(failure).__name__}: {failure}",
-            entity=self.key,
-            command_id=ask.command_id,
-        )
+        msg = f"{self.key}.{ask.method} raised {described(failure)}"
+        error = HandlerFailed(msg, entity=self.key, command_id=ask.command_id)
         self.answer(sink, ask.n, ERROR, error.encode())
-        self.restart()
+        if not self.host.failures.judge(self, None, ask, failure):
+            self.restart()
 
     # -- running one -------------------------------------------------------------------------------
 
@@ -412,10 +410,8 @@ class Cell:
             self.answer(sink, ask.n, ERROR, error.encode())
             if error.verdict is not Verdict.REJECT:
                 self._break_lane(ask)
-            if isinstance(error, HandlerFailed):
-                self.host.log_failure(self, handler.name, failure)
-                if self.host.failures.judge(self, failure):
-                    return
+            if isinstance(error, HandlerFailed) and self.host.failures.judge(self, handler, ask, failure):
+                return
         if not kept:
             self.restart()
 

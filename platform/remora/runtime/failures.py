@@ -1,20 +1,40 @@
-"""What becomes of failures on one host: judged by the declared rules, level after level, and carried out."""
+"""What becomes of failures on one host: judged by the declared rules, level after level, carried out, and noted.
+
+Noted is in the store, a moment later and beside the commits: one row for all failures of an
+entity's command with one exception, so that a storm of them is a number.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
-from remora.errors import Stopped
+import msgspec
+
+from remora.errors import Stopped, StoreUnavailable
+from remora.journal import FailureRow
 from remora.supervision.decisions import Decision, History, decide
-from remora.supervision.rules import Directive, kinds_of
+from remora.supervision.failure import Failure, described, message_of, shown, traceback_of
+from remora.supervision.rules import Directive, kinds_of, name_of
 
 if TYPE_CHECKING:
+    from remora.contract import HandlerSpec
+    from remora.messages import Ask
     from remora.runtime.cell import Cell
     from remora.runtime.host import Host
 
+NOTED_S = 0.1
+"""Seconds in which failures are gathered before they are written: what a host that is killed can lose."""
+ROWS_MAX = 1_000
+"""Rows gathered at a time; beyond, failures of further entities are counted under ``type/…`` together."""
+OTHERS = "…"
+
+_encode = msgspec.json.Encoder().encode
+
 
 class Failures:
-    """Judges the failures of one host's entities.
+    """Judges and notes the failures of one host's entities.
 
     Args:
         host: Whose they are.
@@ -24,27 +44,40 @@ class Failures:
         self._host = host
         self._shards: dict[str, History] = {}
         """Shard → what its rules were used for, while this host has it."""
+        self._rows: dict[tuple[str, str, str], FailureRow] = {}
+        """What is to be written."""
+        self._writing: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+        self.count = 0
+        """Failures so far."""
 
     def forget(self, shard: str) -> None:
         """A shard has left this host."""
         self._shards.pop(shard, None)
 
-    def judge(self, cell: Cell, failure: BaseException) -> bool:
-        """Carry out what the rules say of a failure; return whether the activation is disposed of by that."""
+    # -- judging -----------------------------------------------------------------------------------
+
+    def judge(self, cell: Cell, handler: HandlerSpec | None, ask: Ask, failure: BaseException) -> bool:
+        """Carry out what the rules say of a failure, and note it; return whether the activation is disposed of by that.
+
+        Args:
+            cell: What failed.
+            handler: In what; None where it was not begun.
+            ask: What was asked of it.
+            failure: What was raised.
+        """
+        self.count += 1
         kinds = kinds_of(failure)
-        decision = self._entity(cell, kinds)
+        decision = decided = self._entity(cell, kinds)
+        of_shard: Decision | None = None
         if decision.directive is Directive.ESCALATE:
-            of_shard = self._shard(cell, kinds)
-            if of_shard.directive is Directive.RESTART:
-                cell.shard.restart_all(of_shard.after_s, repr(failure))
-                return True
-            if of_shard.directive is Directive.STOP:
-                msg = (
-                    f"Shard {cell.shard.key} was stopped by its supervision rules after {cell.key} raised: {failure!r}"
-                )
-                cell.shard.stop_all(Stopped(msg))
-                return True
-            decision = self._entity(cell, kinds, by_default=True)
+            of_shard = decided = self._shard(cell, kinds)
+            if of_shard.directive in {Directive.RESUME, Directive.ESCALATE}:
+                decision = self._entity(cell, kinds, by_default=True)
+        self._note(cell, handler, ask, failure, kinds, decided)
+        if decision.directive is Directive.ESCALATE and of_shard is not None:
+            self._carry_out_on_shard(cell, of_shard, failure)
+            return True
         return self._carry_out(cell, decision, failure)
 
     def _entity(self, cell: Cell, kinds: tuple[str, ...], *, by_default: bool = False) -> Decision:
@@ -64,11 +97,77 @@ class Failures:
         return decision
 
     @staticmethod
+    def _carry_out_on_shard(cell: Cell, decision: Decision, failure: BaseException) -> None:
+        if decision.directive is Directive.RESTART:
+            cell.shard.restart_all(decision.after_s, described(failure))
+        else:
+            msg = f"Shard {cell.shard.key} was stopped by its supervision rules after {cell.key} raised: {described(failure)}"
+            cell.shard.stop_all(Stopped(msg))
+
+    @staticmethod
     def _carry_out(cell: Cell, decision: Decision, failure: BaseException) -> bool:
         if decision.directive is Directive.RESUME:
             return False
         if decision.directive is Directive.STOP:
-            cell.stop(Stopped(f"{cell.key} was stopped by its supervision rules after: {failure!r}", entity=cell.key))
+            cell.stop(
+                Stopped(f"{cell.key} was stopped by its supervision rules after: {described(failure)}", entity=cell.key)
+            )
         else:
-            cell.restart(decision.after_s, repr(failure))
+            cell.restart(decision.after_s, described(failure))
         return True
+
+    # -- noting ------------------------------------------------------------------------------------
+
+    def _note(
+        self, cell: Cell, handler: HandlerSpec | None, ask: Ask, failure: BaseException, kinds: tuple[str, ...],
+        decided: Decision,
+    ) -> None:  # fmt: skip
+        kind, now_ms = name_of(type(failure)), self._host.clock.now_ms()
+        command = ask.method if handler is None else handler.name
+        key = (cell.key, command, kind)
+        if key not in self._rows and len(self._rows) >= ROWS_MAX:
+            key = (f"{cell.spec.type}/{OTHERS}", command, kind)
+        row = self._rows.get(key)
+        if row is not None:  # the first of them in full is enough: a storm must not be spent on tracebacks
+            self._rows[key] = msgspec.structs.replace(row, last_ms=now_ms, times=row.times + 1)
+            return
+        host = self._host
+        value = Failure(
+            cell.key, command, kind, message_of(failure), kinds, traceback_of(failure),
+            "" if handler is None else shown(handler.masked(ask.args)), ask.command_id, decided.directive.value, decided.after_s, decided.count,
+            host.row.name, host.row.node, host.incarnation, cell.shard.key, cell.shard.epoch, now_ms,
+        )  # fmt: skip
+        self._rows[key] = FailureRow(*key, now_ms, now_ms, 1, _encode(value).decode())
+        host.log.warning("%s.%s failed: %s", cell.key, command, value.traceback)
+        if self._writing is None:
+            self._writing = host.spawn(self._write())
+
+    async def _write(self) -> None:
+        host = self._host
+        try:
+            while self._rows:
+                await self._gather()
+                rows, self._rows = list(self._rows.values()), {}
+                await host.patiently(partial(host.store.add_failures, rows))
+        except StoreUnavailable as error:  # and this host is closed
+            host.log.error("failures of %s were not noted: %s", host.name, error)  # noqa: TRY400 - where it was raised says nothing
+        finally:
+            self._writing = None
+
+    async def _gather(self) -> None:
+        try:
+            async with asyncio.timeout(NOTED_S):
+                await self._closing.wait()
+        except TimeoutError:
+            pass  # the time is over
+
+    @property
+    def noted(self) -> bool:
+        """Whether all failures so far are in the store."""
+        return self._writing is None
+
+    async def close(self) -> None:
+        """Write what was not written yet; without a store, say so."""
+        self._closing.set()
+        if self._writing is not None:
+            await asyncio.wait([self._writing])

@@ -158,6 +158,7 @@ class Host:
         for shard in self.shards.values():
             shard.accepting = False
         await self.committer.flush()
+        await self.failures.close()
         self.ownership.leave(list(self.cells.values()), f"{self.name} stops.")
         await self.recovery.close()
         for task in self._tasks:
@@ -404,6 +405,7 @@ class Host:
             "opened_warm": self.handoff.opened,
             "recovering": self.recovery.waiting + self.recovery.at_once,
             "recovering_most": self.recovery.most,
+            "failures": self.failures.count,
             "deadlocks": self.deadlocks.found,
             "blocked": self.watchdog.blocked,
             "overloaded": self.backpressure.refused,

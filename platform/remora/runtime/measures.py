@@ -62,6 +62,7 @@ OF_HOST: tuple[Measure[Host], ...] = (
     Measure("remora_overloaded", "counter", "Commands refused because the host as a whole had too much to do.", lambda host: host.backpressure.refused),
     Measure("remora_blocked_handlers", "counter", "Handlers found to keep the event loop for longer than `Settings.blocked_s`.", lambda host: host.watchdog.blocked),
     Measure("remora_loop_kept_seconds", "gauge", "For how long a handler has kept the event loop at this moment; 0 if none does.", lambda host: host.watchdog.glance().for_s),
+    Measure("remora_failures", "counter", "Commands and queries that failed: neither answered nor rejected.", lambda host: host.failures.count),
     Measure("remora_deadlocks", "counter", "Handlers that gave up because entities waited for each other.", lambda host: host.deadlocks.found),
     Measure("remora_lease_age_seconds", "gauge", "Since the host's lease was last renewed.", _lease_age_s),
 )  # fmt: skip

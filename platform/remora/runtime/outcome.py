@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from remora.errors import CallCycle, HandlerFailed, NonDeterministic, PayloadTooLarge, RemoraError, Unavailable
+from remora.supervision.failure import described
 
 
 def answer_for(failure: BaseException, where: str, command_id: str) -> RemoraError:
@@ -18,4 +19,4 @@ def answer_for(failure: BaseException, where: str, command_id: str) -> RemoraErr
     if isinstance(failure, CallCycle | NonDeterministic | PayloadTooLarge):
         failure.command_id = command_id
         return failure
-    return HandlerFailed(f"{where} raised {type(failure).__name__}: {failure}", command_id=command_id)
+    return HandlerFailed(f"{where} raised {described(failure)}", command_id=command_id)

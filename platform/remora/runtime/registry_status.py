@@ -77,6 +77,23 @@ def shards(registry: Registry) -> list[dict[str, Any]]:
     return found
 
 
+async def failures(registry: Registry, limit: int, of: str) -> list[dict[str, Any]]:
+    """Return what failed, the latest first: ``journal.FailureRow`` as plain data, its ``latest`` decoded.
+
+    Args:
+        registry: Whose store is asked.
+        limit: At most so many rows.
+        of: An entity ``type/id``, or a type; empty: of all.
+
+    Raises:
+        UnknownEntity: The app has no such type.
+    """
+    if of:
+        registry.app.spec(of.partition("/")[0])
+    rows = await registry.store.failures(limit, of)
+    return [{**msgspec.structs.asdict(row), "latest": msgspec.json.decode(row.latest)} for row in rows]
+
+
 def about(registry: Registry, shard: str) -> dict[str, Any]:
     """Return what is known of a shard and its owner: ``remora.why.About`` as plain data."""
     table, rebalance, watch = registry.current, registry.rebalance, registry.detection.watch

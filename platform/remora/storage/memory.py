@@ -12,10 +12,12 @@ import msgspec
 
 from remora.errors import Fenced, StoreMismatch, StoreUnavailable
 from remora.journal import (
+    FAILURES_KEPT,
     PAGE_ENTRIES,
     Append,
     EntryRow,
     EventRow,
+    FailureRow,
     OutboxRow,
     ParkedRow,
     Recovered,
@@ -71,6 +73,7 @@ class MemoryStore:
         self._reminders: dict[tuple[str, str], ReminderSet] = {}
         self._remembered: dict[str, str] = {}
         """Entity → shard."""
+        self._failures: dict[tuple[str, str, str], FailureRow] = {}
         self._schema: str | None = None
         self._hosts: dict[int, HostRow] = {}
         self._standing: set[int] = set()
@@ -226,6 +229,26 @@ class MemoryStore:
         """Read entities that are to be activated."""
         wanted = set(shards)
         return sorted(key for key, shard in self._remembered.items() if shard in wanted and key > after)[:limit]
+
+    async def add_failures(self, rows: Sequence[FailureRow]) -> None:
+        """Add failures."""
+        for row in rows:
+            key = (row.entity, row.command, row.kind)
+            old = self._failures.get(key, FailureRow(*key, row.first_ms, 0, 0, ""))
+            latest = row.latest if row.last_ms >= old.last_ms else old.latest
+            first_ms, last_ms = min(old.first_ms, row.first_ms), max(old.last_ms, row.last_ms)
+            self._failures[key] = FailureRow(*key, first_ms, last_ms, old.times + row.times, latest)
+        for row in self._latest_failures()[FAILURES_KEPT:]:
+            del self._failures[row.entity, row.command, row.kind]
+
+    def _latest_failures(self) -> list[FailureRow]:
+        rows = self._failures.values()
+        return sorted(rows, key=lambda row: (row.last_ms, row.entity, row.command, row.kind), reverse=True)
+
+    async def failures(self, limit: int, of: str = "") -> list[FailureRow]:
+        """Read failures."""
+        rows = [row for row in self._latest_failures() if of in {"", row.entity, row.entity.partition("/")[0]}]
+        return rows[:limit]
 
     async def schema(self) -> str | None:
         """Return the description kept last."""

@@ -16,10 +16,12 @@ import msgspec
 
 from remora.errors import Fenced, StoreMismatch, StoreUnavailable
 from remora.journal import (
+    FAILURES_KEPT,
     PAGE_ENTRIES,
     Append,
     EntryRow,
     EventRow,
+    FailureRow,
     OutboxRow,
     ParkedRow,
     Recovered,
@@ -337,6 +339,17 @@ class PostgresStore:
         """Read entities that are to be activated."""
         statement = "SELECT entity FROM remembered WHERE entity > $1 AND shard = ANY ($2) ORDER BY entity LIMIT $3"
         return [row[0] for row in await self._read(statement, after, list(shards), limit)]
+
+    async def add_failures(self, rows: Sequence[FailureRow]) -> None:
+        """Add failures."""
+        await self._set("SELECT add_failures($1, $2)", _encode(rows).decode(), FAILURES_KEPT)
+
+    async def failures(self, limit: int, of: str = "") -> list[FailureRow]:
+        """Read failures."""
+        statement = """SELECT entity, command, kind, first_ms, last_ms, times, latest FROM failures
+                       WHERE $2 IN ('', entity, split_part(entity, '/', 1))
+                       ORDER BY last_ms DESC, entity DESC, command DESC, kind DESC LIMIT $1"""
+        return [FailureRow(*row) for row in await self._read(statement, limit, of)]
 
     async def schema(self) -> str | None:
         """Return the description kept last."""

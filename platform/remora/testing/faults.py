@@ -12,6 +12,7 @@ from remora.errors import Fenced, StoreUnavailable
 from remora.journal import (
     Append,
     EventRow,
+    FailureRow,
     OutboxRow,
     ParkedRow,
     Recovered,
@@ -207,6 +208,14 @@ class FaultyStore:
     async def remembered(self, shards: Iterable[str], limit: int, after: str = "") -> list[str]:
         """Read entities that are to be activated."""
         return await self._call("remembered", lambda: self.inner.remembered(shards, limit, after))
+
+    async def add_failures(self, rows: Sequence[FailureRow]) -> None:
+        """Add failures."""
+        await self._call("add_failures", lambda: self.inner.add_failures(rows))
+
+    async def failures(self, limit: int, of: str = "") -> list[FailureRow]:
+        """Read failures."""
+        return await self._call("failures", lambda: self.inner.failures(limit, of))
 
     async def schema(self) -> str | None:
         """Return the description kept last."""

@@ -14,6 +14,7 @@ from entities.account import app as bank
 from remora.cli.examples import Example, first_command
 from remora.cluster import record as records
 from remora.cluster.record import ClusterRecord
+from remora.config import AS_CODED, read_config
 from remora.errors import PortTaken
 from tests.unit.cli.running import Run
 from tests.unit.cli.sample import app as sample
@@ -102,6 +103,7 @@ def test_up_passes_on_its_options_and_prints_what_runs_where(run: Run, bootstrap
 
     assert bootstrap.asked == {
         "app_path": "entities.account:app", "store": "memory://", "hosts": 3, "port": 8100, "address": "h:1",
+        "config": AS_CODED,
     }  # fmt: skip
     assert ended.code == 0
     assert "starting Ray …" in ended.err
@@ -114,7 +116,30 @@ def test_up_leaves_what_is_not_said_to_the_platform(run: Run, bootstrap: Bootstr
 
     assert {**bootstrap.asked, "app_path": ""} == {
         "app_path": "", "store": None, "hosts": None, "port": 8000, "address": None,
+        "config": AS_CODED,
     }  # fmt: skip
+
+
+def test_up_reads_rules_from_a_file_and_refuses_one_that_is_wrong_before_anything_starts(
+    run: Run, bootstrap: Bootstrap, tmp_path: Path
+) -> None:
+    file = tmp_path / "rules.yaml"
+    text = "supervision: {entities: {account: [{exceptions: ValueError, directive: stop}]}}"
+    file.write_text(text, encoding="utf-8")
+    assert run("up", "entities.account:app", "--config", str(file)).code == 0
+    assert bootstrap.asked["config"] == read_config(text, "")
+
+    bootstrap.asked = {}
+    for wrong, said in (
+        (text.replace("stop", "halt"), "directive: Input should be"),
+        (text.replace("account", "acount"), "acount"),
+    ):
+        file.write_text(wrong, encoding="utf-8")
+        ended = run("up", "entities.account:app", "--config", str(file))
+        assert (ended.code, said in ended.err) == (4, True)
+    ended = run("up", "entities.account:app", "--config", str(tmp_path / "none.yaml"))
+    assert (ended.code, "cannot be read" in ended.err) == (4, True)
+    assert bootstrap.asked == {}
 
 
 def test_up_shows_a_request_that_the_apps_first_command_accepts(run: Run, bootstrap: Bootstrap) -> None:

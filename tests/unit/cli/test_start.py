@@ -47,6 +47,7 @@ def test_help_lists_every_command_and_every_exit_code(run: Run) -> None:
         "drain",
         "undrain",
         "rebalance",
+        "failures",
     ):
         assert f"{command}  " in ended.out
     for sentence in exits.HELP.split("; "):
@@ -68,6 +69,7 @@ def test_help_lists_every_command_and_every_exit_code(run: Run) -> None:
         "drain",
         "undrain",
         "rebalance",
+        "failures",
         "schema write",
         "schema check",
         "schema accept",

@@ -21,11 +21,12 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{part}"
-        for part in ("journal", "membership", "outbox", "remembered", "reminders", "rows", "snapshots")
+        for part in ("failures", "journal", "membership", "outbox", "remembered", "reminders", "rows", "snapshots")
     )
 )
 
-from remora.testing.store_suite.journal import JournalContract  # noqa: E402 - after their assertions are registered
+from remora.testing.store_suite.failures import FailureContract  # noqa: E402 - after their assertions are registered
+from remora.testing.store_suite.journal import JournalContract  # noqa: E402 - as above
 from remora.testing.store_suite.membership import MembershipContract  # noqa: E402 - as above
 from remora.testing.store_suite.outbox import OutboxContract  # noqa: E402 - as above
 from remora.testing.store_suite.remembered import RememberedContract  # noqa: E402 - as above
@@ -34,6 +35,7 @@ from remora.testing.store_suite.rows import MakeStore  # noqa: E402 - as above
 from remora.testing.store_suite.snapshots import SnapshotContract  # noqa: E402 - as above
 
 __all__ = [
+    "FailureContract",
     "JournalContract",
     "MakeStore",
     "MembershipContract",
@@ -46,6 +48,12 @@ __all__ = [
 
 
 class StoreContract(
-    JournalContract, SnapshotContract, ReminderContract, RememberedContract, OutboxContract, MembershipContract
+    JournalContract,
+    SnapshotContract,
+    ReminderContract,
+    RememberedContract,
+    OutboxContract,
+    FailureContract,
+    MembershipContract,
 ):
     """All of the port ``remora.journal.Store``."""
