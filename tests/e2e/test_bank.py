@@ -247,6 +247,7 @@ def test_a_host_killed_between_requests_is_not_seen_by_the_next_one(bank: Bank) 
     until(whole, BALANCED_S, "the host is replaced and shards are even again")
 
 
+@pytest.mark.slow
 def test_an_operator_sees_shards_empties_a_host_and_asks_what_would_move(bank: Bank) -> None:
     assert bank.post("/v1/account/drained/deposit", {"amount": 3}).json() == 3
     host = bank.http.get("/v1/account/drained/why").json()["host"]
@@ -289,6 +290,7 @@ def test_a_port_that_is_taken_is_refused_before_anything_starts(bank: Bank) -> N
     assert not (bank.home / "c.db").exists()
 
 
+@pytest.mark.slow
 def test_down_leaves_nothing_running_and_up_again_finds_everything(bank: Bank) -> None:
     assert bank.post("/v1/account/last/deposit", {"amount": 9}).json() == 9
     down = bank.cli("down", "--json")

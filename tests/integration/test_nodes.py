@@ -260,6 +260,7 @@ async def test_04_a_registry_whose_node_is_killed_is_followed_by_the_one_that_st
     assert await two.marks() == [[1]] * len(ENTITIES)
 
 
+@pytest.mark.slow
 async def test_05_a_new_node_is_used_without_being_told_and_entities_that_need_not_move_stay(
     nodes: Nodes, figure: Figure
 ) -> None:
@@ -382,14 +383,14 @@ async def test_13_with_a_frozen_host_the_registry_still_says_where_everything_is
 
     await asyncio.to_thread(victim.freeze)
     began = time.perf_counter()
-    told, shards = await two.directory.ask("status"), await two.directory.ask("shards")
+    told, shards = await asyncio.gather(two.directory.ask("status"), two.directory.ask("shards"))
     took_s = time.perf_counter() - began
     figure("status and shards answered within", took_s)
     await two.mark(2)
     gone = (await two.directory.ask("status"))["gone"]
     await asyncio.to_thread(victim.resume)
 
-    assert took_s < 4.0, "two seconds are given to hosts for their counters"
+    assert took_s < 2.0, "hosts are given a second for their counters"
     assert "error" in next(one for one in told["live"] if one["name"] == frozen.name)
     assert "error" not in next(one for one in told["live"] if one["name"] != frozen.name)
     assert frozen.name in {host["name"] for host in told["hosts"]}
@@ -481,6 +482,7 @@ async def test_09_a_dedicated_entity_whose_node_is_lost_comes_back_on_another_wi
     assert again.node != row.node
 
 
+@pytest.mark.slow
 async def test_types_of_a_host_group_live_on_nodes_with_its_labels(nodes: Nodes) -> None:
     (bright,) = await asyncio.to_thread(nodes.add, Shape(cpus=2, labels={"light": "bright"}))
     async with running("grouped", nodes, 1) as app:

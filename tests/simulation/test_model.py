@@ -603,10 +603,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *, stories: int, steps: int) -> None:
 
 @pytest.mark.timeout(300)  # of which it needs few, unless it fails: the story is shrunk then
 def test_whatever_happens_the_platform_is_what_the_model_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    run(monkeypatch, stories=150, steps=30)
+    run(monkeypatch, stories=100, steps=30)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_whatever_happens_for_long_the_platform_is_what_the_model_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    run(monkeypatch, stories=500, steps=80)
+    run(monkeypatch, stories=300, steps=80)

@@ -35,7 +35,10 @@ gone without Ray knowing yet."""
 TELL_S = 15.0
 """Longest wait for a host to take or give up shards, in seconds."""
 ASK_S = 2.0
-"""Longest wait for a host's counters, in seconds."""
+"""Longest wait for a host's answer, in seconds."""
+SHOWN_S = 1.0
+"""Longest wait for counters that somebody looks at, in seconds: half a lease, so that what is shown beside them is of the
+same time."""
 DEDICATED_STARTS_MAX = 4
 """Dedicated entities that are started on one node at once: a start takes a second of CPU, and of fifty together none would
 be done within its time."""
@@ -347,18 +350,18 @@ class RayHosts:
 
     async def loads(self) -> dict[str, int]:
         """See Hosts."""
-        answers = await self._ask_all("loads")
+        answers = await self._ask_all("loads", ASK_S)
         return {shard: count for _, answer in answers if isinstance(answer, dict) for shard, count in answer.items()}
 
     async def statuses(self) -> list[dict[str, Any]]:
         """Return the counters of all hosts, or why one did not answer in time."""
-        answers = await self._ask_all("status")
+        answers = await self._ask_all("status", SHOWN_S)
         return [answer if isinstance(answer, dict) else {"name": name, "error": answer} for name, answer in answers]
 
-    async def _ask_all(self, method: str) -> list[tuple[str, dict[str, Any] | str]]:
+    async def _ask_all(self, method: str, within_s: float) -> list[tuple[str, dict[str, Any] | str]]:
         async def one(name: str, handle: Handle) -> tuple[str, dict[str, Any] | str]:
             try:
-                async with asyncio.timeout(ASK_S):
+                async with asyncio.timeout(within_s):
                     found: dict[str, Any] = await getattr(handle, method).remote()
                     return name, found
             except (RayError, TimeoutError) as error:
