@@ -118,7 +118,7 @@ class Recovered(msgspec.Struct, array_like=True):
     """Number of the last entry."""
     tail: list[Tail] = []
     """Entries in order: all since the older of state and marks, and the dedup window; the first PAGE_ENTRIES of
-    them, the others are read with ``entries``."""
+    them, the others are read with ``entries``. Without their events up to ``state_n``: the state has them."""
 
 
 class EventRow(msgspec.Struct, array_like=True):

@@ -42,7 +42,9 @@ class Reads(FaultyStore):
 
     async def load(self, wants: Sequence[Want]) -> list[Recovered]:
         self.reads.append([want.entity for want in wants])
-        return await super().load(wants)
+        found = await super().load(wants)
+        await turns(5)  # as any store that is somewhere else
+        return found
 
 
 @pytest.fixture
@@ -61,12 +63,14 @@ def activate(host: Host, *names: str) -> None:
         host.recovery.activate(host.app.spec("till"), host.shards[host.shard_name(key)], name, key)
 
 
-async def blocked(store: FaultyStore, client: Client) -> asyncio.Task[Any]:
-    """Have one recovery under way that does not end before the store lets it."""
+async def blocked(store: FaultyStore, client: Client, *names: str) -> list[asyncio.Task[Any]]:
+    """Have recoveries under way, one entity each, that do not end before the store lets them."""
     store.hold("load")
-    first = asyncio.create_task(client.ref(Till, "first").total())
-    await until(lambda: store.waiting)
-    return first
+    begun = []
+    for name in names:
+        begun.append(asyncio.create_task(client.ref(Till, name).total()))
+        await until(lambda: store.waiting == len(begun))
+    return begun
 
 
 # -- how many ------------------------------------------------------------------------------------------
@@ -102,7 +106,7 @@ async def test_no_more_entities_are_read_at_once_than_there_are_permits(store: R
         store.reads.clear()
         assert await asyncio.gather(*(client.ref(Till, str(n)).total() for n in range(50))) == list(range(50))
 
-        assert max(len(read) for read in store.reads) == 8
+        assert max(len(read) for read in store.reads) == 4, "two reads are under way at once"
         host = platform.hosts["host-1"]
         assert (host.status()["recovering_most"], host.status()["recovering"], host.status()["recovered"]) == (8, 0, 50)
 
@@ -121,16 +125,16 @@ async def test_all_hosts_together_recover_no_more_at_once_than_the_clusters_perm
 async def test_entities_for_which_commands_wait_are_recovered_before_all_others(store: Reads) -> None:
     async with platforms.running(limited(4), store) as (platform, client):
         host = platform.hosts["host-1"]
-        first = await blocked(store, client)
+        begun = await blocked(store, client, "first", "second")
         activate(host, *(f"nobody's {n}" for n in range(12)))
         asked = [asyncio.create_task(client.ref(Till, name).total()) for name in ("a", "b", "nobody's 9")]
         await until(lambda: host.cells["till/nobody's 9"].mailbox)
         store.let_go("load")
-        await asyncio.gather(first, *asked)
+        await asyncio.gather(*begun, *asked)
         await until(lambda: not host.recovery.waiting and not host.recovery.at_once)
 
-        assert store.reads[1] == ["till/a", "till/b", "till/nobody's 9", "till/nobody's 0"]
-        assert [len(read) for read in store.reads[2:]] == [4, 4, 2]
+        assert [*store.reads[2], *store.reads[3]] == ["till/a", "till/b", "till/nobody's 9", "till/nobody's 0"]
+        assert {len(read) for read in store.reads[2:]} == {2}
 
 
 async def test_a_reminder_or_a_durable_send_does_not_make_an_entity_go_first(store: Reads) -> None:
@@ -139,13 +143,13 @@ async def test_a_reminder_or_a_durable_send_does_not_make_an_entity_go_first(sto
 
     async with platforms.running(limited(1), store) as (platform, client):
         host = platform.hosts["host-1"]
-        first = await blocked(store, client)
+        begun = await blocked(store, client, "first")
         ring = Ask(1, "till", "rings", "on_reminder", b'{"name":"x"}', "reminder:x:1", 60.0, "", 0, 0, (), REMINDER)
         host.dispatch(ring, Sink(), host.clock.monotonic_s() + 60)
         asked = asyncio.create_task(client.ref(Till, "asked").total())
         await until(lambda: "till/asked" in host.cells)
         store.let_go("load")
-        await asyncio.gather(first, asked)
+        await asyncio.gather(*begun, asked)
         await until(lambda: not host.recovery.waiting)
 
         assert store.reads == [["till/first"], ["till/asked"], ["till/rings"]]
@@ -157,12 +161,12 @@ async def test_others_are_not_kept_waiting_for_ever_by_entities_for_which_comman
 ) -> None:
     async with platforms.running(limited(permits), store) as (platform, client):
         host = platform.hosts["host-1"]
-        first = await blocked(store, client)
+        begun = await blocked(store, client, *["first", "second"][:permits])
         activate(host, "nobody's")
         asked = [asyncio.create_task(client.ref(Till, str(n)).total()) for n in range(200)]
-        await until(lambda: len(host.cells) == 202)
+        await until(lambda: len(host.cells) == 201 + len(begun))
         store.let_go("load")
-        await asyncio.gather(first, *asked)
+        await asyncio.gather(*begun, *asked)
 
         place = next(n for n, read in enumerate(store.reads) if "till/nobody's" in read)
         assert place <= recovery.OTHERS
@@ -177,7 +181,7 @@ async def test_75_a_permit_comes_back_when_its_entity_leaves_while_it_is_read(st
         host = host_of(platform, "till/first")
         await client.ref(Till, "first").add(1)
         await platform.crash(host.name)
-        first = await blocked(store, client)
+        (first,) = await blocked(store, client, "first")
         host = host_of(platform, "till/first")
         assert host.recovery.at_once == 1
         moved = asyncio.create_task(platforms.move(platform, "till/first"))
@@ -245,7 +249,7 @@ async def test_75_permits_come_back_when_the_store_does_not_answer_and_all_is_re
         assert await asyncio.gather(*(client.ref(Till, str(n)).total() for n in range(10))) == list(range(10))
 
         assert platform.hosts["host-1"].recovery.at_once == 0
-        assert platform.hosts["host-1"].recovery.most == 2
+        assert platform.hosts["host-1"].recovery.most <= 2
 
 
 async def test_hosts_that_lost_the_store_together_do_not_ask_it_again_together() -> None:

@@ -42,6 +42,9 @@ same time."""
 DEDICATED_STARTS_MAX = 4
 """Dedicated entities that are started on one node at once: a start takes a second of CPU, and of fifty together none would
 be done within its time."""
+TAKEN_OVER_S = 1.5
+"""Seconds that survivors have to themselves before a host that died is started anew: a process takes most of a second of
+CPU to start, in which they bring back what they took over. Measured on two cores: see docs/benchmarks.md."""
 WATCH_AGAIN_S = 0.2
 """Pause before a host is watched again after the watch broke and its death is not known, in seconds."""
 WORKER_DIED = "worker process has died"
@@ -285,6 +288,8 @@ class RayHosts:
     async def replace(self, host: HostRow) -> None:
         """See Hosts."""
         slot = slot_of(host.name)
+        if any(row.group == host.group and not row.dedicated for row in self.registry.current.hosts.values()):
+            await asyncio.sleep(TAKEN_OVER_S)
         if slot in self._slots_wanted(await asyncio.to_thread(read_nodes)):  # its node may have gone with it
             await self.fill([slot])
 

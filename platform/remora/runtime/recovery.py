@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import random
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -47,6 +47,8 @@ TURN_WORK = 32
 TURN_ENTRIES = 16
 SLICE_ENTRIES = TURN_WORK * TURN_ENTRIES
 """Entries of one entity that are applied in one turn of the loop."""
+READS = 2
+"""Reads under way at once, each of a part of the permits: while one is read, what another has brought is rebuilt."""
 OTHERS = 8
 """One in so many permits is for entities that no command waits for, also while commands wait for others."""
 
@@ -82,7 +84,8 @@ class Recovery:
         """Those for which a command waits, in the order they came."""
         self._others: dict[Cell, None] = {}
         """Those that were activated for a reminder, a durable send or without a message."""
-        self._task: asyncio.Task[None] | None = None
+        self._reading: set[asyncio.Task[Any]] = set()
+        """Those that read, at most READS."""
         self._long = asyncio.Semaphore(LONG_MAX)
         self._current: dict[str, Rebuild] = {}
         """Those with more pages to come; one that begins anew replaces the former."""
@@ -153,8 +156,8 @@ class Recovery:
             self._wanted[cell] = None
         elif cell not in self._wanted:
             self._others[cell] = None
-        if self._task is None:
-            self._task = self._host.spawn(self._run())
+        if len(self._reading) < READS:
+            self._reading.add(self._host.spawn(self._read()))
 
     def wanted(self, cell: Cell) -> None:
         """Something has come into the mailbox of a recovering cell: if it is a command, the cell goes before others."""
@@ -174,23 +177,26 @@ class Recovery:
 
     async def close(self) -> None:
         """Stop reading."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for reading in self._reading:
+            reading.cancel()
+        await asyncio.gather(*self._reading, return_exceptions=True)
 
     # -- reading ---------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
+    async def _read(self) -> None:
         try:
             while self.waiting:
-                room = self.permits - self.at_once
+                permits = self.permits
+                room = min(permits - self.at_once, -(-permits // READS))
                 if room > 0:
                     await self._some(room)
                 else:
                     self._returned.clear()
                     await self._returned.wait()
         finally:
-            self._task = None
+            # At once, and not when the task is seen to be done: what is added in between would be nobody's.
+            task = asyncio.current_task()
+            self._reading = {one for one in self._reading if one is not task}
 
     def _take(self, room: int) -> dict[str, Cell]:
         """Choose whom to read next."""

@@ -183,6 +183,9 @@ class MemoryStore:
             _, state_n, state_seq, state, version, _ = self._snapshots[entity][max(usable)]
         _, marks_n, marks = self._marks.get(entity, ("", 0, None))
         tail = self._tail(entity, min(state_n, marks_n, max(last - window, 0)), PAGE_ENTRIES)
+        for row in tail:
+            if row.n <= state_n:
+                row.events = None
         return Recovered(entity, state_n, state_seq, _text(state), version, marks_n, _text(marks), last, tail)
 
     async def entries(self, entity: str, after: int, limit: int) -> list[Tail]:

@@ -67,6 +67,8 @@ FROM host, unnest({_ENTRY_ARRAYS})
 """  # noqa: S608 - constant text
 _APPEND_ALL = f"SELECT append_all($1, {_ENTRY_ARRAYS}, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
 _TAIL = "json_build_array(n, seq, events, command_id, verdict, reply, at, fingerprint)"
+_RECOVERED_TAIL = _TAIL.replace("events", "CASE WHEN n > coalesce(p.n, s.n, 0) THEN events END")
+"""Events that are in the snapshot already stay where they are."""
 _LOAD = f"""
 SELECT w.entity, coalesce(p.n, s.n, 0), coalesce(p.seq, s.seq, 0), coalesce(p.state, s.state),
        coalesce(p.version, s.version, 1), coalesce(m.n, 0), m.marks, coalesce(l.n, 0), t.tail
@@ -80,8 +82,8 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (SELECT * FROM marks WHERE entity = w.entity LIMIT 1) m ON true
 LEFT JOIN LATERAL (SELECT n FROM entries WHERE entity = w.entity ORDER BY n DESC LIMIT 1) l ON true
 LEFT JOIN LATERAL (
-    SELECT json_agg({_TAIL} ORDER BY n) AS tail FROM (
-        SELECT * FROM entries
+    SELECT json_agg({_RECOVERED_TAIL} ORDER BY n) AS tail FROM (
+        SELECT n, seq, events, command_id, verdict, reply, at, fingerprint FROM entries
         WHERE entity = w.entity AND n > least(
             coalesce(p.n, s.n, 0), coalesce(m.n, 0), greatest(coalesce(l.n, 0) - w.dedup, 0))
         ORDER BY n LIMIT {PAGE_ENTRIES}

@@ -49,6 +49,9 @@ _decode_keys = msgspec.json.Decoder(list[str]).decode
 _encode = msgspec.json.Encoder().encode
 
 _TAIL = "n, seq, events, command_id, verdict, reply, at, fingerprint"
+_RECOVERED_TAIL = """t.n, t.seq, CASE WHEN t.n > coalesce(p.n, s.n, 0) THEN t.events END,
+    t.command_id, t.verdict, t.reply, t.at, t.fingerprint"""
+"""Events that are in the snapshot already stay where they are."""
 _ENTRY_COLUMNS = 9
 _ENTRY_SIZES = (1, 4, 16, 64, 256, 1024, 3600)
 """Rows of the prepared statements that write entries; SQLite takes 32,766 values in one."""
@@ -64,11 +67,11 @@ WITH want AS (
 SELECT json_group_array(json_array(
     want.entity, coalesce(p.n, s.n, 0), coalesce(p.seq, s.seq, 0), coalesce(p.state, s.state),
     coalesce(p.version, s.version, 1), coalesce(m.n, 0), m.marks, want.last,
-    json((SELECT json_group_array(json_array({_TAIL}))
+    json((SELECT json_group_array(json_array({_RECOVERED_TAIL}))
      FROM (SELECT * FROM entries e
            WHERE e.entity = want.entity
              AND e.n > min(coalesce(p.n, s.n, 0), coalesce(m.n, 0), max(want.last - want.dedup, 0))
-           ORDER BY n LIMIT {PAGE_ENTRIES})))))
+           ORDER BY n LIMIT {PAGE_ENTRIES}) t))))
 FROM want
 LEFT JOIN snapshots p ON p.entity = want.entity AND p.n = want.snapshot
 LEFT JOIN states s ON s.entity = want.entity AND (want.below = 0 OR s.n < want.below)
