@@ -103,6 +103,15 @@ class Tail(msgspec.Struct, array_like=True):
     """Of what was asked; 0 in entries of releases that kept none."""
 
 
+class Known(msgspec.Struct, array_like=True, frozen=True):
+    """Entries without a gap, and of each only that it was decided: most of them nobody ever asks for again."""
+
+    first: int = 0
+    """Number of the first; 0 if there is none."""
+    command_ids: tuple[str, ...] = ()
+    at_ms: tuple[int, ...] = ()
+
+
 class Recovered(msgspec.Struct, array_like=True):
     """What the store holds of one entity."""
 
@@ -117,8 +126,10 @@ class Recovered(msgspec.Struct, array_like=True):
     last: int = 0
     """Number of the last entry."""
     tail: list[Tail] = []
-    """Entries in order: all since the older of state and marks, and the dedup window; the first PAGE_ENTRIES of
-    them, the others are read with ``entries``. Without their events up to ``state_n``: the state has them."""
+    """Entries in order: all since the older of state and marks; the first PAGE_ENTRIES of them, the others are read
+    with ``entries``. Without their events up to ``state_n``: the state has them."""
+    known: Known = Known()
+    """The dedup window before the tail. Where that is more than PAGE_ENTRIES it is in the tail instead."""
 
 
 class EventRow(msgspec.Struct, array_like=True):

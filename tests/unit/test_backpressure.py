@@ -9,6 +9,7 @@ import pytest
 
 from remora import App, Client, Overloaded, Settings
 from remora.process import memory_limit_bytes, resident_bytes
+from remora.runtime import recovery
 from remora.runtime.backpressure import CREDITS_MIN, Reading, Refusals, refusals
 from remora.runtime.host import Host
 from remora.testing import FaultyStore, ManualClock
@@ -132,8 +133,10 @@ async def test_while_recoveries_wait_too_long_entities_in_memory_go_on_and_other
         here = client.ref(Till, "here")
         await here.add()
         store.hold("load")
-        behind = [asyncio.ensure_future(client.ref(Till, str(n)).with_options(deadline_s=60).add()) for n in range(2)]
-        await until(lambda: store.waiting)
+        behind = []
+        for n in range(recovery.READS):
+            behind.append(asyncio.ensure_future(client.ref(Till, str(n)).with_options(deadline_s=60).add()))
+            await until(lambda: store.waiting == len(behind))
         host = platform.hosts["host-1"]
         asked = asyncio.ensure_future(client.ref(Till, "next").with_options(deadline_s=60).add())
         await until(lambda: host.recovery.oldest_s is not None)
@@ -148,7 +151,7 @@ async def test_while_recoveries_wait_too_long_entities_in_memory_go_on_and_other
             await cold
 
         store.let_go("load")
-        assert await asyncio.gather(*behind, asked) == [1, 1, 1]
+        assert await asyncio.gather(*behind, asked) == [1] * (recovery.READS + 1)
         await until(lambda: not host.pressed)
 
 

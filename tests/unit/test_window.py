@@ -1,17 +1,32 @@
 """The dedup window: what counts as the same command, and what is said about one that is not."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 from pydantic import BaseModel
 
-from remora import App, CommandIdReused, Durable, EntityOptions, NonDeterministic, Settings, TooOld, command, query
+from remora import (
+    App,
+    Client,
+    CommandIdReused,
+    DeadlineExceeded,
+    Durable,
+    EntityOptions,
+    NonDeterministic,
+    Rejected,
+    Settings,
+    TooOld,
+    command,
+    query,
+)
 from remora.ids import fingerprint
 from remora.testing import Fault, FaultyStore, ManualClock
 from tests import platforms, things
+from tests.clock import until
 from tests.flows import Listener
-from tests.platforms import host_of
+from tests.platforms import host_of, move
 from tests.things import Boom, Counter, Till
 
 
@@ -154,3 +169,106 @@ async def test_a_repeat_after_a_failed_commit_with_other_arguments_is_judged_by_
             await counter.with_options(command_id="x").add(7)
 
         assert await counter.total() == 6
+
+
+# -- answers that are read only when they are asked for --------------------------------------------------
+
+
+class Sum(BaseModel):
+    total: int = 0
+
+
+class Slate(Durable[Sum]):
+    """A snapshot every five commands: what was decided before is read back without its answers."""
+
+    options = EntityOptions(snapshot_every=5, dedup_window=50)
+
+    @command
+    async def add(self, amount: int) -> int:
+        self.state.total += amount
+        return self.state.total
+
+    @command
+    async def reject(self) -> None:
+        raise Rejected(str(self.state.total))
+
+    @query
+    async def total(self) -> int:
+        return self.state.total
+
+
+slates = App("slates", entities=[Slate], settings=Settings(shards=4))
+
+
+async def written(client: Client, count: int) -> Slate:
+    """Have so many commands decided, every seventh of them with a no."""
+    for n in range(1, count + 1):
+        slate = client.ref(Slate, "s").with_options(command_id=f"c-{n}")
+        with suppress(Rejected):
+            await (slate.reject() if n % 7 == 0 else slate.add(n))
+    return client.ref(Slate, "s")
+
+
+async def test_after_a_crash_every_command_of_the_window_gets_its_first_answer_and_is_not_applied_again() -> None:
+    async with platforms.running(slates, hosts=2) as (platform, client):
+        slate = await written(client, 23)
+        total = await slate.total()
+        await platform.crash(host_of(platform, "slate/s").name)
+        expected = 0
+        for n in range(1, 24):
+            repeated = client.ref(Slate, "s").with_options(command_id=f"c-{n}")
+            if n % 7 == 0:
+                with pytest.raises(Rejected, match=f"^{expected}$"):
+                    await repeated.reject()
+                continue
+            expected += n
+            assert await repeated.add(n) == expected
+            with pytest.raises(CommandIdReused):
+                await repeated.add(n + 1)
+        assert await slate.total() == total == expected
+        assert await slate.with_options(command_id="c-24").add(1) == total + 1
+
+
+async def test_an_answer_is_read_once_and_nobody_waits_for_it_but_who_asked() -> None:
+    store = FaultyStore()
+    async with platforms.running(slates, store, hosts=2) as (platform, client):
+        slate = await written(client, 10)
+        await platform.crash(host_of(platform, "slate/s").name)
+        total = await slate.total()
+        store.hold("entries")
+        again = client.ref(Slate, "s").with_options(command_id="c-3")
+        repeated = asyncio.create_task(again.add(3))
+        await until(lambda: store.waiting)
+
+        assert await slate.with_options(command_id="c-11").add(1) == total + 1
+        assert not repeated.done()
+        store.let_go("entries")
+
+        assert await repeated == 6
+        store.hold("entries")
+        assert await again.add(3) == 6, "from memory"
+
+
+async def test_answers_that_were_not_read_yet_are_still_to_be_had_after_a_move() -> None:
+    async with platforms.running(slates, hosts=3) as (platform, client):
+        slate = await written(client, 10)
+        await platform.crash(host_of(platform, "slate/s").name)
+        await slate.total()
+        await move(platform, "slate/s")
+
+        assert await client.ref(Slate, "s").with_options(command_id="c-2").add(2) == 3
+        assert host_of(platform, "slate/s").recovery.count == 0, "it travelled"
+
+
+async def test_a_repeat_waits_for_a_store_that_is_away_no_longer_than_its_deadline() -> None:
+    store = FaultyStore()
+    async with platforms.running(slates, store, hosts=2) as (platform, client):
+        slate = await written(client, 10)
+        await platform.crash(host_of(platform, "slate/s").name)
+        await slate.total()
+        store.fail_next("entries", times=2)
+        assert await client.ref(Slate, "s").with_options(command_id="c-2").add(2) == 3
+        store.hold("entries")
+
+        with pytest.raises(DeadlineExceeded):
+            await client.ref(Slate, "s").with_options(command_id="c-4", deadline_s=0.2).add(4)

@@ -189,7 +189,10 @@ class Cell:
                 return
             handler = self._handler(ask)
             if not handler.is_query and (decided := window.recall(self, ask)) is not None:
-                self.answer(sink, ask.n, *decided)
+                if decided[0] == window.UNREAD:
+                    self.host.spawn(self._repeat(ask, sink))
+                else:
+                    self.answer(sink, ask.n, *decided)
                 return
             args, kwargs = handler.parse(ask.args)
         except RemoraError as error:
@@ -220,6 +223,13 @@ class Cell:
             self._begin_task(item, handler, turn, image, coroutine)
         else:
             self._run_through(item, handler, turn, image, coroutine)
+
+    async def _repeat(self, ask: Ask, sink: Sink) -> None:
+        """Answer a command whose answer is in the store and not in memory: it waits for that, and nobody for it."""
+        try:
+            sink.answer(ask.n, *await window.read(self, ask))
+        except RemoraError as error:
+            sink.answer(ask.n, ERROR, error.encode())
 
     def _run_through(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, coroutine: Any) -> None:  # noqa: ANN401 - opaque
         running = self.host.running

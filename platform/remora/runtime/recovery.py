@@ -25,6 +25,7 @@ from remora.journal import PAGE_ENTRIES, Recovered, Tail, Want
 from remora.lifecycle import Phase, step
 from remora.messages import ADMITTED
 from remora.runtime.cell import Cell
+from remora.runtime.window import is_send, unread
 from remora.schema.reading import UnreadableEvent, UnreadableState, read_events, read_state
 from remora.sharding.table import Table
 
@@ -359,8 +360,9 @@ class Rebuild:
         self.seq = recovered.state_seq
         self.tail_bytes = 0
         self.marks: dict[str, int] | None = _decode_marks(recovered.marks) if recovered.marks else None
-        self.window: dict[str, Decided] = {}
-        self.forgot_ms = 0
+        known = recovered.known
+        self.window: dict[str, Decided] = unread(known)
+        self.forgot_ms = known.at_ms[0] if known.first > 1 else 0
         self.state_bytes = len(recovered.state or "")
         self.entity = self.spec.cls()
         self.entity.id = cell.id
@@ -408,10 +410,9 @@ class Rebuild:
     def _remember(self, entry: Tail) -> None:
         if entry.n == self._forgotten_n + 1 and self._forgotten_n > 0:
             self.forgot_ms = entry.at
-        # Only the outbox makes ids that end in '>' and a number.
-        sender, mark, number = entry.command_id.rpartition(">")
-        if mark and number.isdecimal():
+        if is_send(entry.command_id):
             if entry.n > self.marks_n:
+                sender, _, number = entry.command_id.rpartition(">")
                 self.marks = self.marks or {}
                 self.marks[sender] = int(number)
         elif entry.n > self._forgotten_n:

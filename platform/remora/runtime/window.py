@@ -9,20 +9,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from remora.errors import CommandIdReused, NonDeterministic, OutOfOrder, TooOld
+from remora.errors import CommandIdReused, NonDeterministic, OutOfOrder, TooOld, Unavailable
 from remora.ids import fingerprint, made_at_ms
 from remora.messages import FIRST, REPEATED, SEND, Ask
 
 if TYPE_CHECKING:
+    from remora.journal import Known
     from remora.runtime.cell import Cell
 
 Decided = tuple[int, bytes, int, int]
-"""(verdict, payload, wall clock in ms, fingerprint of what was asked or 0)"""
+"""(verdict, payload, wall clock in ms, fingerprint of what was asked or 0); of one that was read back and that nobody has
+asked for again, (UNREAD, nothing, wall clock in ms, number of its entry)"""
+UNREAD = -1
 _OK = b"null"
+
+
+def unread(known: Known) -> dict[str, Decided]:
+    """Return what is remembered of entries that were read back without their answers."""
+    return {
+        command_id: (UNREAD, b"", at_ms, number)
+        for number, (command_id, at_ms) in enumerate(zip(known.command_ids, known.at_ms, strict=True), known.first)
+        if not is_send(command_id)
+    }
+
+
+def is_send(command_id: str) -> bool:
+    """Return whether a recorded id is that of a durable send: only the outbox makes ids that end in '>' and a number."""
+    _, mark, number = command_id.rpartition(">")
+    return bool(mark) and number.isdecimal()
 
 
 def recall(cell: Cell, ask: Ask) -> tuple[int, bytes] | None:
     """Return the recorded answer if ``ask`` was decided before: (verdict, payload).
+
+    (UNREAD, nothing) where the answer is still to be read: see ``read``.
 
     Raises:
         CommandIdReused: Its id stands for another command, or the same with other arguments.
@@ -34,6 +54,8 @@ def recall(cell: Cell, ask: Ask) -> tuple[int, bytes] | None:
         return _recall_send(cell, ask)
     known = cell.window.get(ask.command_id)
     if known is not None:
+        if known[0] == UNREAD:
+            return UNREAD, b""
         _check_same(cell, ask, known[3])
         return REPEATED + known[0], known[1]
     if cell.forgot_ms and not ask.flags & FIRST:
@@ -46,6 +68,31 @@ def recall(cell: Cell, ask: Ask) -> tuple[int, bytes] | None:
             )
             raise TooOld(msg, entity=cell.key, command_id=ask.command_id)
     return None
+
+
+async def read(cell: Cell, ask: Ask) -> tuple[int, bytes]:
+    """Return the answer to a command that was decided before the entity was read back: (verdict, payload).
+
+    Raises:
+        CommandIdReused: See ``recall``.
+        NonDeterministic: See ``recall``.
+        Unavailable: The entry has been forgotten meanwhile.
+        StoreUnavailable: This host is closed.
+    """
+    known, store = cell.window.get(ask.command_id), cell.host.store
+    if known is not None and known[0] == UNREAD:
+        number = known[3]
+        entries = await cell.host.patiently(lambda: store.entries(cell.key, number - 1, 1))
+        if entries and entries[0].command_id == ask.command_id:
+            entry, before = entries[0], known
+            known = (entry.verdict, entry.reply.encode(), entry.at, entry.fingerprint)
+            if cell.window.get(ask.command_id) is before:  # not forgotten meanwhile, nor the activation begun anew
+                cell.window[ask.command_id] = known
+    if known is None or known[0] == UNREAD:
+        msg = f"{cell.key} has forgotten {ask.command_id} while its answer was read."
+        raise Unavailable(msg, entity=cell.key, command_id=ask.command_id)
+    _check_same(cell, ask, known[3])
+    return REPEATED + known[0], known[1]
 
 
 def _recall_send(cell: Cell, ask: Ask) -> tuple[int, bytes] | None:

@@ -18,6 +18,7 @@ from remora.journal import (
     EntryRow,
     EventRow,
     FailureRow,
+    Known,
     OutboxRow,
     ParkedRow,
     Recovered,
@@ -182,11 +183,15 @@ class MemoryStore:
         if usable:
             _, state_n, state_seq, state, version, _ = self._snapshots[entity][max(usable)]
         _, marks_n, marks = self._marks.get(entity, ("", 0, None))
-        tail = self._tail(entity, min(state_n, marks_n, max(last - window, 0)), PAGE_ENTRIES)
+        start, first = min(state_n, marks_n), max(last - window, 0)
+        apart = 0 <= start - first <= PAGE_ENTRIES
+        tail = self._tail(entity, start if apart else min(start, first), PAGE_ENTRIES)
+        rows = [row for n, row in self._entries.get(entity, {}).items() if apart and first < n <= start]
+        known = Known(rows[0][1], tuple(r[4] for r in rows), tuple(r[7] for r in rows)) if rows else Known()
         for row in tail:
             if row.n <= state_n:
                 row.events = None
-        return Recovered(entity, state_n, state_seq, _text(state), version, marks_n, _text(marks), last, tail)
+        return Recovered(entity, state_n, state_seq, _text(state), version, marks_n, _text(marks), last, tail, known)
 
     async def entries(self, entity: str, after: int, limit: int) -> list[Tail]:
         """Read entries behind a number."""

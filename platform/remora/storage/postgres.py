@@ -22,6 +22,7 @@ from remora.journal import (
     EntryRow,
     EventRow,
     FailureRow,
+    Known,
     OutboxRow,
     ParkedRow,
     Recovered,
@@ -71,7 +72,8 @@ _RECOVERED_TAIL = _TAIL.replace("events", "CASE WHEN n > coalesce(p.n, s.n, 0) T
 """Events that are in the snapshot already stay where they are."""
 _LOAD = f"""
 SELECT w.entity, coalesce(p.n, s.n, 0), coalesce(p.seq, s.seq, 0), coalesce(p.state, s.state),
-       coalesce(p.version, s.version, 1), coalesce(m.n, 0), m.marks, coalesce(l.n, 0), t.tail
+       coalesce(p.version, s.version, 1), coalesce(m.n, 0), m.marks, coalesce(l.n, 0), t.tail,
+       k.first, k.command_ids, k.at_ms
 FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS w (entity, dedup, below, place)
 LEFT JOIN LATERAL (
     SELECT * FROM snapshots WHERE entity = w.entity AND (w.below = 0 OR n < w.below) ORDER BY n DESC LIMIT 1
@@ -81,14 +83,22 @@ LEFT JOIN LATERAL (
 ) s ON true
 LEFT JOIN LATERAL (SELECT * FROM marks WHERE entity = w.entity LIMIT 1) m ON true
 LEFT JOIN LATERAL (SELECT n FROM entries WHERE entity = w.entity ORDER BY n DESC LIMIT 1) l ON true
+CROSS JOIN LATERAL (
+    SELECT least(coalesce(p.n, s.n, 0), coalesce(m.n, 0)) AS start, greatest(coalesce(l.n, 0) - w.dedup, 0) AS first
+) f
 LEFT JOIN LATERAL (
     SELECT json_agg({_RECOVERED_TAIL} ORDER BY n) AS tail FROM (
         SELECT n, seq, events, command_id, verdict, reply, at, fingerprint FROM entries
-        WHERE entity = w.entity AND n > least(
-            coalesce(p.n, s.n, 0), coalesce(m.n, 0), greatest(coalesce(l.n, 0) - w.dedup, 0))
+        WHERE entity = w.entity
+          AND n > CASE WHEN f.start - f.first BETWEEN 0 AND {PAGE_ENTRIES} THEN f.start ELSE least(f.start, f.first) END
         ORDER BY n LIMIT {PAGE_ENTRIES}
     ) e
 ) t ON true
+LEFT JOIN LATERAL (
+    SELECT min(n) AS first, array_agg(command_id ORDER BY n) AS command_ids, array_agg(at ORDER BY n) AS at_ms
+    FROM entries
+    WHERE entity = w.entity AND n > f.first AND n <= f.start AND f.start - f.first <= {PAGE_ENTRIES}
+) k ON true
 ORDER BY w.place
 """  # noqa: S608 - constant text
 # Only what no transaction under way can still come before.
@@ -288,9 +298,11 @@ class PostgresStore:
         if not wants:
             return []
         rows = await self._read(_LOAD, *zip(*wants, strict=True))
-        found = [Recovered(*tuple(row)[:-1]) for row in rows]
-        for one, row in zip(found, rows, strict=True):
-            one.tail = self._tail(row[-1])
+        found = [Recovered(*tuple(row)[:8]) for row in rows]
+        for one, (*_, tail, first, command_ids, at_ms) in zip(found, rows, strict=True):
+            one.tail = self._tail(tail)
+            if first is not None:
+                one.known = Known(first, tuple(command_ids), tuple(at_ms))
         return found
 
     def _tail(self, text: str | None) -> list[Tail]:

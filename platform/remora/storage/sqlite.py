@@ -49,7 +49,7 @@ _decode_keys = msgspec.json.Decoder(list[str]).decode
 _encode = msgspec.json.Encoder().encode
 
 _TAIL = "n, seq, events, command_id, verdict, reply, at, fingerprint"
-_RECOVERED_TAIL = """t.n, t.seq, CASE WHEN t.n > coalesce(p.n, s.n, 0) THEN t.events END,
+_RECOVERED_TAIL = """t.n, t.seq, CASE WHEN t.n > f.n THEN t.events END,
     t.command_id, t.verdict, t.reply, t.at, t.fingerprint"""
 """Events that are in the snapshot already stay where they are."""
 _ENTRY_COLUMNS = 9
@@ -57,25 +57,34 @@ _ENTRY_SIZES = (1, 4, 16, 64, 256, 1024, 3600)
 """Rows of the prepared statements that write entries; SQLite takes 32,766 values in one."""
 
 _LOAD = f"""
-WITH want AS (
+WITH want AS MATERIALIZED (
     SELECT w.value ->> 0 AS entity, w.value ->> 1 AS dedup, w.value ->> 2 AS below,
            coalesce((SELECT max(n) FROM entries e WHERE e.entity = w.value ->> 0), 0) AS last,
            (SELECT max(n) FROM snapshots s
             WHERE s.entity = w.value ->> 0 AND (w.value ->> 2 = 0 OR s.n < w.value ->> 2)) AS snapshot
     FROM json_each(?) w
+), found AS MATERIALIZED (
+    SELECT want.entity, coalesce(p.n, s.n, 0) AS n, coalesce(p.seq, s.seq, 0) AS seq,
+           coalesce(p.state, s.state) AS state, coalesce(p.version, s.version, 1) AS version,
+           coalesce(m.n, 0) AS marks_n, m.marks AS marks, want.last,
+           min(coalesce(p.n, s.n, 0), coalesce(m.n, 0)) AS start, max(want.last - want.dedup, 0) AS first
+    FROM want
+    LEFT JOIN snapshots p ON p.entity = want.entity AND p.n = want.snapshot
+    LEFT JOIN states s ON s.entity = want.entity AND (want.below = 0 OR s.n < want.below)
+    LEFT JOIN marks m ON m.entity = want.entity
 )
 SELECT json_group_array(json_array(
-    want.entity, coalesce(p.n, s.n, 0), coalesce(p.seq, s.seq, 0), coalesce(p.state, s.state),
-    coalesce(p.version, s.version, 1), coalesce(m.n, 0), m.marks, want.last,
+    f.entity, f.n, f.seq, f.state, f.version, f.marks_n, f.marks, f.last,
     json((SELECT json_group_array(json_array({_RECOVERED_TAIL}))
      FROM (SELECT * FROM entries e
-           WHERE e.entity = want.entity
-             AND e.n > min(coalesce(p.n, s.n, 0), coalesce(m.n, 0), max(want.last - want.dedup, 0))
-           ORDER BY n LIMIT {PAGE_ENTRIES}) t))))
-FROM want
-LEFT JOIN snapshots p ON p.entity = want.entity AND p.n = want.snapshot
-LEFT JOIN states s ON s.entity = want.entity AND (want.below = 0 OR s.n < want.below)
-LEFT JOIN marks m ON m.entity = want.entity
+           WHERE e.entity = f.entity
+             AND e.n > CASE WHEN f.start - f.first BETWEEN 0 AND {PAGE_ENTRIES} THEN f.start ELSE min(f.start, f.first) END
+           ORDER BY n LIMIT {PAGE_ENTRIES}) t)),
+    json((SELECT json_array(coalesce(min(n), 0), json_group_array(command_id), json_group_array(at))
+     FROM (SELECT n, command_id, at FROM entries e
+           WHERE e.entity = f.entity AND e.n > f.first AND e.n <= f.start AND f.start - f.first <= {PAGE_ENTRIES}
+           ORDER BY n)))))
+FROM found f
 """  # noqa: S608 - constant text
 
 

@@ -11,7 +11,7 @@ import itertools
 import pytest
 
 from remora.errors import Fenced, RemoraError
-from remora.journal import PAGE_ENTRIES, Append, EntryRow, Store, Want
+from remora.journal import PAGE_ENTRIES, Append, EntryRow, Known, Store, Want
 from remora.sharding.table import ShardRow
 from remora.testing.store_suite.rows import HOST, OnAStore, committed, entry, fenced_out, loaded, numbers
 
@@ -37,10 +37,12 @@ class JournalContract(OnAStore):
         await store.append(host, append)
 
         one, two = await store.load([Want("a/1", 1_000), Want("a/2", 1_000)])
-        assert [(t.n, t.seq, t.events, t.command_id, t.verdict, t.reply, t.at) for t in one.tail] == [
-            (1, 1, None, "c1", 0, '"ok"', 1_001),
-            (2, 2, None, "c2", 0, '"ok"', 1_002),
-        ], "without events that the state has"
+        assert one.known == Known(1, ("c1", "c2"), (1_001, 1_002)), "decided before the state"
+        entries = await store.entries("a/1", 0, 9)
+        assert [(t.n, t.seq, t.events, t.command_id, t.verdict, t.reply, t.at) for t in entries] == [
+            (1, 1, "[]", "c1", 0, '"ok"', 1_001),
+            (2, 2, "[]", "c2", 0, '"ok"', 1_002),
+        ]
         assert (one.state_n, one.state_seq, one.state, one.marks_n, one.marks) == (2, 2, '{"x":1}', 2, '{"b/1":257}')
         assert [(t.n, t.events) for t in two.tail] == [(1, "[]")]
         assert [(row.entity, row.n, row.sends) for row in await store.outbox(["3"], 10)] == [

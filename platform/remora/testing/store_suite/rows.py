@@ -53,7 +53,9 @@ def numbers(rows: Iterable[EntryRow]) -> Append:
 
 async def committed(store: Store, entity: str) -> list[int]:
     """Return the numbers of an entity's entries."""
-    return [one.n for one in (await loaded(store, entity)).tail]
+    found = await loaded(store, entity)
+    known = range(found.known.first, found.known.first + len(found.known.command_ids))
+    return [*known, *(one.n for one in found.tail)]
 
 
 async def loaded(store: Store, entity: str, window: int = 1_000, below: int = 0) -> Recovered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remora.journal import Append, Store, Want
+from remora.journal import Append, Known, Store, Want
 from remora.testing.store_suite.rows import HOST, OnAStore, entry, loaded, numbers
 
 
@@ -49,7 +49,11 @@ class SnapshotContract(OnAStore):
 
         (found,) = await store.load([Want("a/1", window)])
 
-        assert [one.n for one in found.tail] == list(range(first, 11))
+        apart = min(state_n, marks_n) if state_n else 0
+        known = list(range(first, apart + 1))
+        assert [one.n for one in found.tail] == list(range(max(first, apart + 1), 11))
+        ids, at_ms = tuple(f"c{n}" for n in known), tuple(1_000 + n for n in known)
+        assert found.known == (Known(first, ids, at_ms) if known else Known())
 
     async def test_the_latest_snapshot_is_the_one_loaded(self, store: Store) -> None:
         host = await store.join(HOST)
