@@ -44,7 +44,7 @@ DEDICATED_STARTS_MAX = 4
 be done within its time."""
 TAKEN_OVER_S = 1.5
 """Seconds that survivors have to themselves before a host that died is started anew: a process takes most of a second of
-CPU to start, in which they bring back what they took over. Measured on two cores: see docs/benchmarks.md."""
+CPU to start, in which they bring back what they took over. Measured: docs/decisions/0014-what-a-failover-does-first.md."""
 WATCH_AGAIN_S = 0.2
 """Pause before a host is watched again after the watch broke and its death is not known, in seconds."""
 WORKER_DIED = "worker process has died"
@@ -287,9 +287,12 @@ class RayHosts:
 
     async def replace(self, host: HostRow) -> None:
         """See Hosts."""
-        slot = slot_of(host.name)
         if any(row.group == host.group and not row.dedicated for row in self.registry.current.hosts.values()):
             await asyncio.sleep(TAKEN_OVER_S)
+        await self._start_anew(host)
+
+    async def _start_anew(self, host: HostRow) -> None:
+        slot = slot_of(host.name)
         if slot in self._slots_wanted(await asyncio.to_thread(read_nodes)):  # its node may have gone with it
             await self.fill([slot])
 
@@ -310,7 +313,7 @@ class RayHosts:
         if host.dedicated:
             await self.dedicate(host.dedicated)
         else:
-            await self.replace(host)
+            await self._start_anew(host)
 
     async def dedicate(self, key: str) -> None:
         """See Hosts."""
