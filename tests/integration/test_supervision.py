@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from remora import HandlerFailed, Stopped
+from remora.cluster.transport import RayDirectory
 from remora.config import read_config
 from tests.integration.apps import Witness
-from tests.integration.running import running
+from tests.integration.running import running, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(180)]
 RULES = """
@@ -37,3 +38,7 @@ async def test_rules_of_a_file_decide_on_every_host(tmp_path: Path) -> None:
             owners.add(app.owner(key))
 
         assert owners == {row.incarnation for row in app.hosts()}
+        await until(lambda: len(app.rows("SELECT * FROM failures WHERE times = 2")) == 8, 5, "all failures are noted")
+        told = await RayDirectory(app.name).ask("failures", 10, "witness")
+        assert {row["entity"] for row in told} == {f"witness/{number}" for number in range(8)}
+        assert {row["latest"]["host"] for row in told} == {row.name for row in app.hosts()}
