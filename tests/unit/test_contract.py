@@ -3,12 +3,14 @@
 # ruff: noqa: ANN001, ANN202, ANN401 - classes here lack annotations, or say Any, on purpose
 # mypy: disable-error-code="no-untyped-def, type-var"
 
+import dataclasses
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, NewType
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, SecretBytes, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, Secret, SecretBytes, SecretStr
+from typing_extensions import TypedDict
 
 from remora import (
     App,
@@ -25,6 +27,7 @@ from remora import (
     query,
 )
 from remora.contract import HandlerSpec
+from remora.secret import holds_secret, is_secret
 
 
 class Total(BaseModel):
@@ -620,3 +623,36 @@ def test_a_secret_within_an_argument_or_in_a_reply_is_refused() -> None:
             @query
             async def show(self) -> list[Badge]:
                 return []
+
+
+Pin = NewType("Pin", SecretStr)
+
+
+@dataclasses.dataclass
+class Locker:
+    pin: SecretStr
+
+
+class Shelf(TypedDict):
+    lockers: list[Locker]
+
+
+@pytest.mark.parametrize("annotation", [SecretStr, SecretBytes | None, Annotated[SecretStr, Field(min_length=4)], Pin])
+def test_a_secret_is_known_whatever_it_is_called(annotation: object) -> None:
+    assert is_secret(annotation)
+    assert holds_secret(annotation)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [list[SecretStr], dict[str, Pin], SecretStr | int, Locker, Shelf, list[Annotated[Shelf, 1]], Secret[int]],
+)
+def test_what_holds_a_secret_is_none_itself_and_is_found(annotation: object) -> None:
+    assert not is_secret(annotation)
+    assert holds_secret(annotation)
+
+
+@pytest.mark.parametrize("annotation", [int, list[str], dict[str, Total], None, Any, Annotated[int, 1]])
+def test_what_holds_no_secret_is_left_alone(annotation: object) -> None:
+    assert not is_secret(annotation)
+    assert not holds_secret(annotation)

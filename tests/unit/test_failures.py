@@ -4,11 +4,11 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
-from pydantic import BaseModel, SecretStr
+from pydantic import AfterValidator, BaseModel, SecretStr
 
 from remora import (
     App,
@@ -250,7 +250,10 @@ async def test_a_rejection_and_an_argument_that_is_none_are_answers_and_never_fa
 
 
 async def test_a_shard_that_is_stopped_answers_that_for_entities_that_were_not_active_too() -> None:
-    async with running(entities={"kept": (on(BoomError).escalate(),)}, shard=(on(BoomError).stop(),)) as (_, client):
+    async with running(entities={"kept": (on(BoomError).escalate(),)}, shard=(on(BoomError).stop(),)) as (
+        platform,
+        client,
+    ):
         await client.ref(Booked, "b").add()
         with pytest.raises(HandlerFailed):
             await client.ref(Kept, "a").fail()
@@ -258,6 +261,9 @@ async def test_a_shard_that_is_stopped_answers_that_for_entities_that_were_not_a
         for entity in (client.ref(Booked, "b"), client.ref(Booked, "new"), client.ref(Fleeting, "new")):
             with pytest.raises(Stopped, match="kept/a raised"):
                 await entity.add()
+        assert platform.hosts["host-1"].cells.keys() == {"booked/b", "kept/a"}, (
+            "whoever is asked for in vain takes no room"
+        )
 
 
 async def test_a_shard_that_goes_on_leaves_its_others_alone_and_the_entity_to_the_defaults_of_its_kind() -> None:
@@ -303,6 +309,35 @@ async def test_a_shard_that_restarts_after_a_pause_holds_its_entities_back_for_s
         assert math.isclose(why.retry_in_s, 60.0, abs_tol=5.0)
 
 
+async def test_a_shard_that_restarts_finds_entities_that_are_held_back_already_and_no_mutation_stays() -> None:
+    shard = (on(BoomError).restart(Backoff(min_s=60.0, max_s=60.0, jitter=0.0)),)
+    rules = {
+        "booked": (on(BoomError).restart(Backoff(min_s=30.0, max_s=30.0, jitter=0.0)),),
+        "kept": (on(BoomError).escalate(),),
+    }
+    async with running(entities=rules, shard=shard) as (platform, client):
+        for held_back in ("b", "c"):
+            with pytest.raises(HandlerFailed):
+                await client.ref(Booked, held_back).fail()
+        with pytest.raises(HandlerFailed):
+            await client.ref(Kept, "a").fail()
+
+        cells = platform.hosts["host-1"].cells
+        assert {cell.phase.value for cell in cells.values()} == {"backoff"}
+        assert [cells[f"booked/{name}"].reason.retry_after_s for name in "bc"] == [30.0, 30.0]  # type: ignore[union-attr]  # it is held back
+
+
+async def test_a_failure_that_cannot_be_judged_leaves_nothing_of_its_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(entities={"kept": (on(BoomError).resume(),)}) as (platform, client):
+        await client.ref(Kept, "a").add()
+        monkeypatch.setattr(failures, "decide", lambda *_, **__: 1 / 0)
+        with pytest.raises(HandlerFailed, match="BoomError"):
+            await client.ref(Kept, "a").fail()
+
+        assert await client.ref(Kept, "a").total() == 1
+        assert platform.hosts["host-1"].recovery.count == 2, "it restarted"
+
+
 # -- where rules stand -----------------------------------------------------------------------------------
 
 
@@ -342,6 +377,17 @@ async def test_beyond_its_limit_an_entity_is_stopped_and_the_count_travels_with_
 # -- what is noted of them -------------------------------------------------------------------------------
 
 
+CHECKED: list[int] = []
+
+
+def once(code: int) -> int:
+    """Be a validator that does not take the same twice."""
+    if code in CHECKED:
+        raise KeyError(code)
+    CHECKED.append(code)
+    return code
+
+
 class Vault(Durable[Count]):
     """Fails with secrets in its arguments, and with exceptions that are hard to write down."""
 
@@ -351,6 +397,10 @@ class Vault(Durable[Count]):
     async def open(self, code: SecretStr, door: str = "front") -> None:
         if code.get_secret_value() != "sesame":
             raise BoomError(door)
+
+    @command
+    async def check(self, code: Annotated[int, AfterValidator(once)]) -> None:
+        raise BoomError(str(code))
 
     @command
     async def fail_long(self) -> None:
@@ -406,6 +456,17 @@ async def test_a_failure_is_noted_with_where_what_and_what_was_decided_and_witho
 async def test_a_secret_reaches_the_entity_and_nobody_else() -> None:
     async with platforms.running(vault) as (_, client):
         await client.ref(Vault, "v").open(SecretStr("sesame"))
+
+
+async def test_a_validator_that_fails_when_arguments_are_shown_costs_only_what_is_shown() -> None:
+    CHECKED.clear()
+    async with platforms.running(vault) as (platform, client):
+        with pytest.raises(HandlerFailed, match="7"):
+            await client.ref(Vault, "v").check(7)
+
+        ((_, failure),) = await noted(platform)
+
+        assert (failure.message, failure.arguments) == ("7", "")
 
 
 async def test_a_storm_of_failures_is_a_number_and_no_failure_is_lost() -> None:

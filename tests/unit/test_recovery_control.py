@@ -137,6 +137,23 @@ async def test_entities_for_which_commands_wait_are_recovered_before_all_others(
         assert {len(read) for read in store.reads[2:]} == {2}
 
 
+async def test_an_entity_is_not_read_again_while_it_is_being_read(store: Reads) -> None:
+    async with platforms.running(limited(4), store) as (platform, client):
+        begun = await blocked(store, client, "first")
+        host = platform.hosts["host-1"]
+        host.cells["till/first"].restart()  # as an escalation of its shard has it
+        await turns(20)
+        assert store.reads == [["till/first"]]
+
+        other = asyncio.create_task(client.ref(Till, "other").add(1))
+        await until(lambda: store.waiting == 2)
+        store.let_go("load")
+
+        assert await asyncio.gather(*begun, other) == [0, 1]
+        await until(lambda: not host.recovery.waiting and not host.recovery.at_once)
+        assert store.reads == [["till/first"], ["till/other"]], "what was read meanwhile is what there is"
+
+
 async def test_a_reminder_or_a_durable_send_does_not_make_an_entity_go_first(store: Reads) -> None:
     class Sink:
         def answer(self, *_: object) -> None: ...

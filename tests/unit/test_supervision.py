@@ -202,6 +202,12 @@ def test_a_thousand_failures_neither_overflow_nor_exceed_the_maximum() -> None:
     assert decisions((rule,), [float(n) for n in range(1_000)])[-1].after_s == 30.0
 
 
+def test_without_a_first_pause_it_restarts_at_once_however_often() -> None:
+    rule = on(Exception).restart(Backoff(min_s=0, reset_s=1e6))
+
+    assert {one.after_s for one in decisions((rule,), [float(n) for n in range(2_000)])} == {0.0}
+
+
 def test_the_jitter_takes_away_at_most_its_share() -> None:
     rng = random.Random(7)
     rule = on(Exception).restart(Backoff(min_s=1.0, jitter=0.2))

@@ -190,7 +190,7 @@ class Cell:
             handler = self._handler(ask)
             if not handler.is_query and (decided := window.recall(self, ask)) is not None:
                 if decided[0] == window.UNREAD:
-                    self.host.spawn(self._repeat(ask, sink))
+                    self.host.spawn(self._repeat(ask, sink, deadline_s - now_s))
                 else:
                     self.answer(sink, ask.n, *decided)
                 return
@@ -224,12 +224,16 @@ class Cell:
         else:
             self._run_through(item, handler, turn, image, coroutine)
 
-    async def _repeat(self, ask: Ask, sink: Sink) -> None:
+    async def _repeat(self, ask: Ask, sink: Sink, within_s: float) -> None:
         """Answer a command whose answer is in the store and not in memory: it waits for that, and nobody for it."""
         try:
-            sink.answer(ask.n, *await window.read(self, ask))
+            async with asyncio.timeout(within_s):
+                sink.answer(ask.n, *await window.read(self, ask))
         except RemoraError as error:
             sink.answer(ask.n, ERROR, error.encode())
+        except TimeoutError:
+            msg = f"{self.key}: the answer to {ask.command_id} was not read before its deadline."
+            sink.answer(ask.n, ERROR, DeadlineExceeded(msg, entity=self.key, command_id=ask.command_id).encode())
 
     def _run_through(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, coroutine: Any) -> None:  # noqa: ANN401 - opaque
         running = self.host.running
@@ -449,7 +453,7 @@ class Cell:
             after_s: Seconds to hold that back.
             because: What is said of it meanwhile.
         """
-        if self.phase in {Phase.GONE, Phase.STOPPED}:
+        if self.phase in {Phase.GONE, Phase.STOPPED} or (self.phase is Phase.BACKOFF and after_s > 0):
             return
         if after_s > 0:
             self.reason = Unavailable(because, entity=self.key, retry_after_s=after_s)

@@ -1,6 +1,6 @@
 """What becomes of failures on one host: judged by the declared rules, level after level, carried out, and noted.
 
-Noted is in the store, a moment later and beside the commits: one row for all failures of an
+Noted is in the store, a moment later: one row for all failures of an
 entity's command with one exception, so that a storm of them is a number.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from remora.errors import Stopped, StoreUnavailable
+from remora.errors import RemoraError, Stopped, StoreUnavailable
 from remora.journal import FailureRow
 from remora.supervision.decisions import Decision, History, decide
 from remora.supervision.failure import Failure, described, message_of, shown, traceback_of
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 NOTED_S = 0.1
 """Seconds in which failures are gathered before they are written: what a host that is killed can lose."""
+SLICE_ROWS = 100
+"""Rows written at a time: some hundred kilobytes, so that a storm does not hold up what else is written."""
+NAME_MAX = 200
+"""Characters of the names of commands and exceptions: rows are found by them, and an index takes no more."""
 ROWS_MAX = 1_000
 """Rows gathered at a time; beyond, failures of further entities are counted under ``type/…`` together."""
 OTHERS = "…"
@@ -66,6 +70,14 @@ class Failures:
             ask: What was asked of it.
             failure: What was raised.
         """
+        try:
+            return self._judge(cell, handler, ask, failure)
+        except Exception:  # a mistake here must not leave the activation with what the handler did
+            self._host.log.exception("the failure of %s could not be judged: it restarts", cell.key)
+            cell.restart()
+            return True
+
+    def _judge(self, cell: Cell, handler: HandlerSpec | None, ask: Ask, failure: BaseException) -> bool:
         self.count += 1
         kinds = kinds_of(failure)
         decision = decided = self._entity(cell, kinds)
@@ -122,8 +134,10 @@ class Failures:
         self, cell: Cell, handler: HandlerSpec | None, ask: Ask, failure: BaseException, kinds: tuple[str, ...],
         decided: Decision,
     ) -> None:  # fmt: skip
-        kind, now_ms = name_of(type(failure)), self._host.clock.now_ms()
-        command = ask.method if handler is None else handler.name
+        kind, now_ms = name_of(type(failure))[:NAME_MAX], self._host.clock.now_ms()
+        command = (ask.method if handler is None else handler.name)[:NAME_MAX]
+        if self._writing is None:
+            self._writing = self._host.spawn(self._write())
         key = (cell.key, command, kind)
         if key not in self._rows and len(self._rows) >= ROWS_MAX:
             key = (f"{cell.spec.type}/{OTHERS}", command, kind)
@@ -139,20 +153,30 @@ class Failures:
         )  # fmt: skip
         self._rows[key] = FailureRow(*key, now_ms, now_ms, 1, _encode(value).decode())
         host.log.warning("%s.%s failed: %s", cell.key, command, value.traceback)
-        if self._writing is None:
-            self._writing = host.spawn(self._write())
 
     async def _write(self) -> None:
         host = self._host
         try:
-            while self._rows:
+            while True:
                 await self._gather()
                 rows, self._rows = list(self._rows.values()), {}
-                await host.patiently(partial(host.store.add_failures, rows))
+                for start in range(0, len(rows), SLICE_ROWS):
+                    await self._add(rows[start : start + SLICE_ROWS])
+                if not self._rows:
+                    return
         except StoreUnavailable as error:  # and this host is closed
             host.log.error("failures of %s were not noted: %s", host.name, error)  # noqa: TRY400 - where it was raised says nothing
         finally:
             self._writing = None
+
+    async def _add(self, rows: list[FailureRow]) -> None:
+        host = self._host
+        try:
+            await host.patiently(partial(host.store.add_failures, rows))
+        except StoreUnavailable:
+            raise
+        except RemoraError as error:  # they are what the store does not take: others are
+            host.log.error("%d failures were not noted: %s", len(rows), error)  # noqa: TRY400 - as above
 
     async def _gather(self) -> None:
         try:

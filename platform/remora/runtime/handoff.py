@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 HandOver = Callable[[str, bytes], Awaitable[None]]
 """Gives a host, by name, an encoded load; raises HostGone when it cannot be reached."""
-FORMAT = 1
+FORMAT = 2
 """Version of what travels."""
 SLICE_MAX = 128
 """Entities packed in one go before the loop gets its turn."""

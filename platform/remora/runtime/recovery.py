@@ -90,7 +90,10 @@ class Recovery:
         self._long = asyncio.Semaphore(LONG_MAX)
         self._current: dict[str, Rebuild] = {}
         """Those with more pages to come; one that begins anew replaces the former."""
-        self._returned = asyncio.Event()
+        self._in_read: set[Cell] = set()
+        """Those that are being read: nobody reads them beside that."""
+        self._news = asyncio.Event()
+        """Set when a permit comes back, or somebody is to be read."""
         self._failures = 0
         """Reads in a row that the store did not answer."""
         self._reads = 0
@@ -119,13 +122,14 @@ class Recovery:
     def activate(self, spec: EntitySpec, shard: Shard, entity_id: str, key: str) -> Cell:
         """Make an entity's cell; commands wait in its mailbox until it has its state."""
         host = self._host
+        cell = Cell(host, shard, spec, entity_id, key)
+        if shard.stopped is not None:
+            cell.stop(shard.stopped)  # of this shard nobody comes into memory: it answers, and is gone
+            return cell
         host.activations += 1
-        cell = host.cells[key] = Cell(host, shard, spec, entity_id, key)
+        host.cells[key] = cell
         cell.last_used_s = cell.seen_s = host.clock.monotonic_s()
         host.passivation.activated(cell)
-        if shard.stopped is not None:
-            cell.stop(shard.stopped)
-            return cell
         if shard.images and host.handoff.open(cell):
             return cell
         if spec.durable:
@@ -157,6 +161,7 @@ class Recovery:
             self._wanted[cell] = None
         elif cell not in self._wanted:
             self._others[cell] = None
+        self._news.set()
         if len(self._reading) < READS:
             self._reading.add(self._host.spawn(self._read()))
 
@@ -189,11 +194,12 @@ class Recovery:
             while self.waiting:
                 permits = self.permits
                 room = min(permits - self.at_once, -(-permits // READS))
-                if room > 0:
-                    await self._some(room)
-                else:
-                    self._returned.clear()
-                    await self._returned.wait()
+                cells = self._take(room) if room > 0 else {}
+                if cells:
+                    await self._some(cells)
+                elif self.waiting:
+                    self._news.clear()
+                    await self._news.wait()
         finally:
             # At once, and not when the task is seen to be done: what is added in between would be nobody's.
             task = asyncio.current_task()
@@ -206,21 +212,21 @@ class Recovery:
         others = min(len(self._others), max(room - len(self._wanted), least))
         chosen: dict[str, Cell] = {}
         for waiting, count in ((self._wanted, room - others), (self._others, others)):
-            for cell in list(islice(waiting, count)):
+            free = (cell for cell in waiting if cell not in self._in_read)
+            for cell in list(islice(free, count)):
                 del waiting[cell]
                 # One that restarts while its latest entry is being written comes again when that is done.
                 if cell.phase is Phase.RECOVERING and (cell.commit is None or cell.commit.done):
                     chosen[cell.key] = cell
         return chosen
 
-    async def _some(self, room: int) -> None:
-        cells = self._take(room)
+    async def _some(self, cells: dict[str, Cell]) -> None:
         kept = 0
+        self._in_read.update(cells.values())
         self.at_once += len(cells)
         self.most = max(self.most, self.at_once)
         try:
-            if cells:
-                kept = await self._load(cells)
+            kept = await self._load(cells)
             self._failures = 0
         except StoreUnavailable as error:
             self._host.log.warning("recovery waits for the store: %s", error)
@@ -229,13 +235,14 @@ class Recovery:
             for cell in cells.values():
                 self.add(cell)
         finally:
+            self._in_read.difference_update(cells.values())
             self._give_back(len(cells) - kept)
         if self._failures:
             await asyncio.sleep(pause_s(self._failures, self._host.rng))  # noqa: TID251 - growing, bounded pause while the store is away; commands keep their deadlines
 
     def _give_back(self, permits: int) -> None:
         self.at_once -= permits
-        self._returned.set()
+        self._news.set()
 
     async def _load(self, cells: dict[str, Cell], below: int = 0) -> int:
         """Read cells and bring them back; return how many have more to read and keep their permits."""
@@ -362,7 +369,7 @@ class Rebuild:
         self.marks: dict[str, int] | None = _decode_marks(recovered.marks) if recovered.marks else None
         known = recovered.known
         self.window: dict[str, Decided] = unread(known)
-        self.forgot_ms = known.at_ms[0] if known.first > 1 else 0
+        self.forgot_ms = self._forgot_ms(recovered)
         self.state_bytes = len(recovered.state or "")
         self.entity = self.spec.cls()
         self.entity.id = cell.id
@@ -374,6 +381,12 @@ class Rebuild:
         self._forgotten_n = recovered.last - self.spec.options.dedup_window
         self._events_n = recovered.state_n
         """Entry up to which events are in the state."""
+
+    def _forgot_ms(self, recovered: Recovered) -> int:
+        """Return when the first entry was made that is remembered, if there may have been others before it."""
+        known, tail = recovered.known, recovered.tail
+        first, at_ms = (known.first, known.at_ms[0]) if known.first else (tail[0].n, tail[0].at) if tail else (0, 0)
+        return at_ms if first > max(recovered.last - self.spec.options.dedup_window, 0) and first > 1 else 0
 
     @property
     def complete(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from remora.errors import CommandIdReused, NonDeterministic, OutOfOrder, TooOld, Unavailable
+from remora.errors import CommandIdReused, NonDeterministic, OutOfOrder, TooOld
 from remora.ids import fingerprint, made_at_ms
 from remora.messages import FIRST, REPEATED, SEND, Ask
 
@@ -76,7 +76,7 @@ async def read(cell: Cell, ask: Ask) -> tuple[int, bytes]:
     Raises:
         CommandIdReused: See ``recall``.
         NonDeterministic: See ``recall``.
-        Unavailable: The entry has been forgotten meanwhile.
+        TooOld: The entry is not kept any more.
         StoreUnavailable: This host is closed.
     """
     known, store = cell.window.get(ask.command_id), cell.host.store
@@ -89,8 +89,8 @@ async def read(cell: Cell, ask: Ask) -> tuple[int, bytes]:
             if cell.window.get(ask.command_id) is before:  # not forgotten meanwhile, nor the activation begun anew
                 cell.window[ask.command_id] = known
     if known is None or known[0] == UNREAD:
-        msg = f"{cell.key} has forgotten {ask.command_id} while its answer was read."
-        raise Unavailable(msg, entity=cell.key, command_id=ask.command_id)
+        msg = f"{cell.key}: command {ask.command_id} was applied, and its answer is not kept any more."
+        raise TooOld(msg, entity=cell.key, command_id=ask.command_id)
     _check_same(cell, ask, known[3])
     return REPEATED + known[0], known[1]
 

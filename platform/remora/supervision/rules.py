@@ -14,7 +14,7 @@ directive; the directive decides what becomes of the entity:
     resume    keep the state of before the command and go on
     restart   drop the activation and recover from the journal, after a backoff
     stop      answer ``Stopped`` from now on
-    escalate  the rules one level up decide: those of the shard, then those of the host
+    escalate  the rules of its shard decide
 
 The first rule that matches decides; where none does, the rules of the kind of entity
 (``DEFAULTS``). Rules name exceptions by class name, so that a rule says the same in a file and in
@@ -125,6 +125,8 @@ class Backoff(BaseModel):
 
     def pause_s(self, streak: int) -> float:
         """Return the pause before the restart number ``streak`` in a row, before jitter, in seconds."""
+        if self.min_s <= 0:
+            return 0.0
         try:
             grown = self.min_s * self.factor ** max(0, streak - 1)
         except OverflowError:  # far beyond any maximum
