@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from remora import App, Client, EntityOptions, Event, EventSourced, RemoraError, Settings, command
-from remora.journal import Want
+from remora.journal import Tail
 from remora.local import LocalPlatform
 from remora.storage.postgres import PostgresStore
 from tests import platforms, postgres
@@ -90,10 +90,9 @@ async def journal(url: str) -> dict[str, list[int]]:
     await store.open(app.name, app.settings.shards)
     found = {}
     for name in (f"w{number}" for number in range(ENTITIES)):
-        (row,) = await store.load([Want(f"witness/{name}", 1_000_000)])
-        tail = list(row.tail)
-        while tail and tail[-1].n < row.last:
-            tail += await store.entries(f"witness/{name}", tail[-1].n, 5_000)
+        tail: list[Tail] = []
+        while page := await store.entries(f"witness/{name}", len(tail), 5_000):
+            tail += page
         assert [entry.n for entry in tail] == list(range(1, len(tail) + 1))
         events = [event for entry in tail for event in msgspec.json.decode(entry.events or "[]")]
         found[name] = [event[1]["number"] for event in events]

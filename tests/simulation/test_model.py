@@ -361,7 +361,7 @@ class Platforms(RuleBasedStateMachine):
             assert found.last == self.model[key].entries, (
                 f"{key}: entries {found.last}, {self.model[key].entries} expected, {[one.command_id for one in found.tail]}"
             )
-            ids = [one.command_id for one in found.tail]
+            ids = [*found.known.command_ids, *(one.command_id for one in found.tail)]
             assert len(set(ids)) == len(ids), f"{key}: an id twice"
 
     # -- commands -----------------------------------------------------------------------------------------
