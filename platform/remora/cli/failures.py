@@ -10,11 +10,10 @@ import typer
 
 from remora.cli.options import Json, RunningApp, output_of
 from remora.cli.output import Output
+from remora.journal import FAILURES_KEPT
 
 LIMIT = 20
 """Rows that are shown where nothing is said."""
-LIMIT_MAX = 10_000
-"""Rows that a store keeps."""
 
 
 def failures(
@@ -22,7 +21,7 @@ def failures(
     of: Annotated[
         str, typer.Argument(metavar="[TYPE[/ID]]", help="Of one entity (account/alice) or one type; else of all.")
     ] = "",
-    limit: Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help="At most so many rows.")] = LIMIT,
+    limit: Annotated[int, typer.Option(min=1, max=FAILURES_KEPT, help="At most so many rows.")] = LIMIT,
     full: Annotated[
         bool, typer.Option("--full", help="With arguments and the traceback of the latest of each.")
     ] = False,
