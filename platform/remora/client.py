@@ -258,6 +258,9 @@ class Client:
         Raises:
             RemoraError: Whatever the entity or the platform answered.
         """
+        if self._closed:  # nobody follows deadlines any more
+            msg = "This client is closed: connect again."
+            raise HostGone(msg, entity=entity_key(spec.type, entity_id))
         query = isinstance(method, str) or method.is_query
         name = method if isinstance(method, str) else method.name
         if len(args) > self.settings.payload_bytes_max:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 import remora
 from remora import App, Durable, EntityOptions, StoreMismatch, UnknownEntity, command, query
-from remora.errors import Fenced, NotOwner
+from remora.errors import Fenced, HostGone, NotOwner
 from remora.journal import Append
 from remora.storage.memory import MemoryStore
 from remora.storage.sqlite import SqliteStore
@@ -342,6 +342,15 @@ async def test_an_app_needs_a_host() -> None:
     with pytest.raises(ValueError, match="at least one host"):
         async with remora.local(things.app, hosts=0):
             pass
+
+
+async def test_a_client_that_is_closed_says_so_at_once() -> None:
+    async with platforms.running(things.app) as (_, client):
+        till = client.ref(Till, "a")
+        await client.close()
+
+        with pytest.raises(HostGone, match="connect again"):
+            await till.add()
 
 
 async def test_what_was_under_way_when_the_platform_is_closed_fails_with_a_typed_error() -> None:
