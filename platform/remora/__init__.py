@@ -24,6 +24,7 @@ from remora.errors import (
     Overloaded,
     PayloadTooLarge,
     PortTaken,
+    Quarantined,
     Rejected,
     RemoraError,
     StartError,
@@ -42,6 +43,7 @@ from remora.local import local
 from remora.options import EntityOptions, HostGroup
 from remora.settings import Settings
 from remora.sharding.allocation import Allocation, External, LeastShards, Move, Pinned, View
+from remora.supervision.blame import Blame
 from remora.supervision.levels import Supervision
 from remora.supervision.rules import Backoff, Directive, Rule, on
 from remora.why import Why
@@ -52,6 +54,7 @@ __all__ = [
     "Allocation",
     "App",
     "Backoff",
+    "Blame",
     "CallCycle",
     "CannotDrain",
     "Client",
@@ -80,6 +83,7 @@ __all__ = [
     "PayloadTooLarge",
     "Pinned",
     "PortTaken",
+    "Quarantined",
     "Rejected",
     "RemoraError",
     "Rule",

@@ -18,6 +18,7 @@
     ├── HandlerFailed         REJECT    the entity's own code raised; its effects vanished
     ├── Corrupt               REJECT    what the store holds for this entity cannot be read
     ├── Stopped               REJECT    supervision stopped this entity
+    │   └── Quarantined                 it kept taking its host down, and is held apart
     ├── NotOwner              RELOCATE  the host that was asked does not own the shard (any more)
     │   ├── HostGone                    the host died or cannot be reached; the outcome is unknown
     │   └── NotLeader                   the registry that was asked stands by
@@ -231,6 +232,15 @@ class Stopped(RemoraError):  # noqa: N818 - states what happened
     """Supervision stopped this entity; it stays stopped until its host restarts."""
 
     code, status = "stopped", 503
+
+
+class Quarantined(Stopped):
+    """The entity, or this command of it, kept taking its host down; it is held apart until an operator releases it.
+
+    Other entities go on. ``remora quarantine show`` says what happened, ``remora quarantine release`` lets it run again.
+    """
+
+    code = "quarantined"
 
 
 class NotOwner(RemoraError):  # noqa: N818 - named in the public contract

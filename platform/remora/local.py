@@ -20,6 +20,7 @@ from remora.journal import Store
 from remora.process import machine_identity, started_s
 from remora.runtime import registry_status
 from remora.runtime.admission import admit
+from remora.runtime.blackbox import LastWords
 from remora.runtime.host import Host
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow, Table
@@ -203,6 +204,15 @@ class LocalPlatform:
             await running.client.close()
         if host.dedicated:
             await self.dedicate(host.dedicated)
+
+    async def last_words(self, host: HostRow) -> LastWords | None:
+        """See Hosts. All hosts share this process: none of them goes down by itself."""
+        del host
+        return None
+
+    async def read_quarantine(self, host: HostRow) -> None:
+        """See Hosts."""
+        await self._host(host).read_quarantine()
 
     async def loads(self) -> dict[str, int]:
         """See Hosts."""

@@ -175,6 +175,35 @@ def failures(record: ClusterRecord, limit: int, of: str = "") -> list[dict[str, 
     return found
 
 
+def quarantine(record: ClusterRecord) -> list[dict[str, Any]]:
+    """Return what is held back for a while or apart until it is released, the latest first.
+
+    Returns:
+        Rows with the fields of ``supervision.blame.Quarantine``, and ``latest``: the crashes that count, the latest first.
+
+    Raises:
+        ClusterUnreachable: The cluster or its registry does not answer.
+    """
+    found: list[dict[str, Any]] = _ask(record, "quarantine")
+    return found
+
+
+def release_from_quarantine(record: ClusterRecord, entity: str, command: str = "") -> dict[str, Any]:
+    """Let something run again; the crashes it was held for are forgotten.
+
+    Args:
+        record: What ``up`` left.
+        entity: ``type/id``.
+        command: If only a command of it is held apart.
+
+    Raises:
+        UnknownEntity: It is not in quarantine.
+        ClusterUnreachable: The cluster or its registry does not answer.
+    """
+    found: dict[str, Any] = _ask(record, "release_from_quarantine", entity, command)
+    return found
+
+
 def drain(record: ClusterRecord, node: str, report: Report = lambda _: None) -> dict[str, Any]:
     """Empty a node's hosts, or one host, and let them go; the node gets no hosts until ``undrain``.
 

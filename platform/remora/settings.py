@@ -73,6 +73,12 @@ class Settings:
     blocked_s: float = 1.0
     """Seconds a handler may keep its host's loop without awaiting before it is named in the log: many
     times what a command takes, and well before callers give up."""
+    hung_s: float = 30.0
+    """Seconds a handler may keep its host's loop before the host's process is ended and the handler blamed for it:
+    three times the default deadline, so nobody waits for it any more, while all other entities of the host do."""
+    memory_end_share: float = 0.9
+    """Share of the container's (or machine's) memory at which a process is ended that owes half of its memory to
+    one handler that runs: before the kernel or Ray (at 0.95) kills it, which would not say whose fault it was."""
     threads_max: int = 16
     """Handlers with run_in="thread" that run at once per host; others wait their turn."""
     hand_off_s: float = 5.0
@@ -110,6 +116,9 @@ class Settings:
             if not getattr(self, name) > 0:
                 msg = f"Settings.{name} must be above 0, not {getattr(self, name)!r}."
                 raise ValueError(msg)
+        if self.hung_s < self.blocked_s:
+            msg = "Settings.hung_s must not be below blocked_s: a handler is named before its process is ended."
+            raise ValueError(msg)
         if self.rebalance_share_max > 1:
             msg = f"Settings.rebalance_share_max is a share and at most 1, not {self.rebalance_share_max!r}."
             raise ValueError(msg)

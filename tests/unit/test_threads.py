@@ -176,7 +176,7 @@ async def test_many_handlers_behind_each_other_that_keep_the_loop_together_are_n
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     running = Running()
-    watchdog = Watchdog(running, 0.05)
+    watchdog = Watchdog(running, Settings(blocked_s=0.05))
     watchdog.start()
     seen: list[str] = []
     done = threading.Event()

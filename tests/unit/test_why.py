@@ -12,11 +12,12 @@ import msgspec
 import pytest
 
 import remora
-from remora import App, Backoff, Client, EntityOptions, HandlerFailed, Settings, Stopped, Why, command, on
+from remora import App, Backoff, Client, EntityOptions, HandlerFailed, Quarantined, Settings, Stopped, Why, command, on
 from remora.clock import Clock
 from remora.local import LocalPlatform
 from remora.runtime import recovery
 from remora.runtime.watchdog import Running, Watchdog
+from remora.supervision.blame import Quarantine
 from remora.testing import FaultyStore, ManualClock
 from remora.why import ALL_S, STATES, About, Glance, decode, encode
 from tests import flows, platforms, things
@@ -275,6 +276,19 @@ async def test_a_stopped_entity_says_since_when_and_why() -> None:
         assert (why.state, "Boom" in why.reason, "Boom" in why.because) == ("stopped", True, True)
 
 
+async def test_an_entity_in_quarantine_says_with_what_it_took_its_host_down() -> None:
+    async with platforms.running(things.app) as (platform, client):
+        till = client.ref(Till, "a")
+        held = Quarantine("till/a", "", "till/a.add took its host down once with: os._exit(3)", 1, 0)
+        host_of(platform, "till/a").quarantine.entities["till/a"] = held
+        with pytest.raises(Quarantined):
+            await till.add()
+
+        why = await in_time(till.why())
+
+        assert (why.state, "os._exit(3)" in why.reason, "os._exit(3)" in why.because) == ("quarantined", True, True)
+
+
 async def test_an_entity_that_asked_to_leave_memory_says_so() -> None:
     async with platforms.running(things.app) as (platform, client):
         platform.hosts["host-1"].passivation.round = lambda: None  # type: ignore[method-assign]  # no round comes in between
@@ -504,7 +518,7 @@ async def test_an_entity_of_which_nobody_asked_is_not_activated_by_asking_why() 
 
 async def test_what_keeps_a_loop_is_seen_from_another_thread() -> None:
     running = Running()
-    watchdog = Watchdog(running, 0.04)
+    watchdog = Watchdog(running, Settings(blocked_s=0.04))
     watchdog.start()
     seen: list[Glance] = []
     done = threading.Event()
@@ -549,6 +563,7 @@ PROVED = {
     "restarting": test_an_entity_that_starts_over_waits_for_its_last_commit_first,
     "backoff": test_an_entity_that_is_held_back_says_after_which_failure_and_until_when,
     "stopped": test_a_stopped_entity_says_since_when_and_why,
+    "quarantined": test_an_entity_in_quarantine_says_with_what_it_took_its_host_down,
     "passivating": test_an_entity_that_asked_to_leave_memory_says_so,
     "passive": test_an_entity_that_has_left_memory_says_how_much_is_recorded_of_it,
     "new": test_an_entity_that_was_never_used_says_so,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from remora.cli.options import Json, RunningApp, output_of
-from remora.cli.output import Output
+from remora.cli.output import Output, at
 from remora.journal import FAILURES_KEPT
 
 LIMIT = 20
@@ -54,7 +53,7 @@ def show_failures(output: Output, found: Sequence[Mapping[str, Any]]) -> None:
         ["last", "entity", "command", "exception", "times", "decided", "host", "message"],
         [
             [
-                _at(row["last_ms"]), row["entity"], row["command"], row["kind"], row["times"],
+                at(row["last_ms"]), row["entity"], row["command"], row["kind"], row["times"],
                 _decided(row["latest"]), row["latest"].get("host"), row["latest"].get("message"),
             ]
             for row in found
@@ -67,13 +66,9 @@ def show_in_full(output: Output, found: Sequence[Mapping[str, Any]]) -> None:
     for row in found:
         latest = row["latest"]
         output.line("")
-        output.line(f"{row['entity']}.{row['command']}, {row['times']} times since {_at(row['first_ms'])}; the latest:")
+        output.line(f"{row['entity']}.{row['command']}, {row['times']} times since {at(row['first_ms'])}; the latest:")
         output.pairs({name: latest.get(name) for name in ("command_id", "arguments", "host", "node", "shard", "epoch")})
         output.line(str(latest.get("traceback", "")).rstrip())
-
-
-def _at(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 def _decided(latest: Mapping[str, Any]) -> str:

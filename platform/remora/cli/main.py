@@ -18,6 +18,8 @@ from remora.cli.failures import failures
 from remora.cli.options import Json, output_of
 from remora.cli.output import Output
 from remora.cli.placement import drain, rebalance, shards, undrain
+from remora.cli.quarantine import list_, show
+from remora.cli.quarantine import release as release_from_quarantine
 from remora.cli.schema import accept, check, write
 from remora.cli.status import status
 from remora.cli.up import up
@@ -54,6 +56,16 @@ schema = typer.Typer(
 for _command in (write, check, accept):
     schema.command(epilog=exits.HELP)(_command)
 app.add_typer(schema, rich_help_panel="Releases")
+
+quarantine = typer.Typer(
+    name="quarantine",
+    help="What keeps taking its host down, and is held apart for that.",
+    epilog=exits.HELP,
+)
+quarantine.command("list", epilog=exits.HELP)(list_)
+quarantine.command(epilog=exits.HELP)(show)
+quarantine.command(epilog=exits.HELP)(release_from_quarantine)
+app.add_typer(quarantine, rich_help_panel="The platform")
 
 
 def main(args: Sequence[str] | None = None) -> int:

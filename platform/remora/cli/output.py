@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -163,3 +164,8 @@ def retry_hint(error: RemoraError) -> str:
     return (
         f"try again: {when}, the same way with --command-id {error.command_id}; it is applied once, whatever happened"
     )
+
+
+def at(at_ms: int) -> str:
+    """Return a time of the store, in ms since 1970, as people read it."""
+    return datetime.fromtimestamp(at_ms / 1000).astimezone().isoformat(sep=" ", timespec="seconds")

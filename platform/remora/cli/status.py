@@ -60,6 +60,7 @@ def show_status(output: Output, found: Mapping[str, Any]) -> None:
         "undelivered sends": outbox.get("undelivered"),
         "parked sends": outbox.get("parked"),
         "registry": found.get("leader"),
+        "in quarantine": found.get("quarantine") or None,
         "drained nodes": ", ".join(found.get("drained", [])),
     }
     output.pairs({name: value for name, value in about.items() if value not in {None, ""}})

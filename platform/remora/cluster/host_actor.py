@@ -17,6 +17,7 @@ from remora.clock import SystemClock
 from remora.cluster.metrics import Publisher
 from remora.cluster.transport import RayDirectory, RayTransport
 from remora.process import machine_identity, started_s
+from remora.runtime import blackbox
 from remora.runtime.admission import admit
 from remora.runtime.host import Host
 from remora.runtime.measures import OF_HOST
@@ -54,6 +55,7 @@ class HostActor:
         self._group = group
         self._weight = weight
         self._host: Host | None = None
+        self._box: blackbox.BlackBox | None = None
         self._starting = asyncio.Lock()
 
     async def start(self) -> HostRow:
@@ -85,14 +87,17 @@ class HostActor:
             {name: str(value) for name, value in context.get_node_labels().items()},
             release_of(app),
         )
+        blackbox.tidy()
+        box = self._box = blackbox.BlackBox(app.settings.threads_max)
+        box.listen()
         transport = RayTransport()
         client = Client(
             RayDirectory(app.name), transport, clock, app.settings, f"{self._name}/{context.get_worker_id()}"
         )
         await client.start()
         host = Host(
-            app, store, clock, row, client, seed=os.getpid(), on_fenced=_end_process, on_reincarnated=self._reincarnated,
-            hand_over=transport.hand_over,
+            app, store, clock, row, client, seed=os.getpid(), on_fenced=self._end_process, on_reincarnated=self._reincarnated,
+            hand_over=transport.hand_over, box=box,
         )  # fmt: skip
         await host.start()
         row = host.row
@@ -124,6 +129,10 @@ class HostActor:
         """Keep what another host knows of shards that move to this one."""
         self._running().take(data)
 
+    async def read_quarantine(self) -> None:
+        """Read from the store what is in quarantine."""
+        await self._running().read_quarantine()
+
     async def loads(self) -> dict[str, int]:
         """Return commands taken so far per shard."""
         return self._running().loads()
@@ -142,6 +151,13 @@ class HostActor:
         """Never return: the call fails when this process ends, which is how its death is noticed."""
         await asyncio.Event().wait()
 
+    def _end_process(self) -> None:
+        """A fenced host owns nothing and must not answer from memory: the registry replaces it."""
+        logging.shutdown()
+        if self._box is not None:
+            self._box.close()  # nothing that runs is to blame for this
+        os._exit(3)
+
     async def _reincarnated(self) -> None:
         await RayDirectory(self._running().app.name).ask("refresh")
 
@@ -150,9 +166,3 @@ class HostActor:
             msg = f"{self._name} is not started."
             raise RuntimeError(msg)
         return self._host
-
-
-def _end_process() -> None:
-    """A fenced host owns nothing and must not answer from memory: the registry replaces it."""
-    logging.shutdown()
-    os._exit(3)

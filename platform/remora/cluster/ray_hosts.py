@@ -24,6 +24,7 @@ from remora.cluster.transport import Handle, actors, end_actor, find_actor, firs
 from remora.errors import HostGone, RemoraError
 from remora.options import HostGroup
 from remora.process import machine_identity, started_s
+from remora.runtime.blackbox import LastWords, last_words
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow
 
@@ -355,6 +356,27 @@ class RayHosts:
     async def ended(self, host: HostRow) -> bool:
         """See Hosts."""
         return host.machine == machine_identity() and bool(host.started) and started_s(host.pid) != host.started
+
+    async def last_words(self, host: HostRow) -> LastWords | None:
+        """See Hosts. Another machine's memory is read by a task there, which takes as long as a process takes to start."""
+        if host.machine == machine_identity():
+            return await asyncio.to_thread(last_words, host.pid, host.started)
+        there = ray.remote(last_words).options(
+            num_cpus=0, max_retries=0, label_selector={NODE_LABEL: host.node}, enable_task_events=False,
+        )  # fmt: skip
+        asked: Any = there.remote(host.pid, host.started)
+        try:
+            async with asyncio.timeout(START_ON_NODE_S):
+                words: LastWords | None = await asked
+                return words
+        except (RayError, TimeoutError) as error:
+            ray.cancel(asked, force=True)
+            self._log.info("what took down %s is not known: %s", host.name, first_line(error))
+            return None
+
+    async def read_quarantine(self, host: HostRow) -> None:
+        """See Hosts."""
+        await self._tell(host, "read_quarantine")
 
     async def loads(self) -> dict[str, int]:
         """See Hosts."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
+import msgspec
 import ray
 from ray.exceptions import RayError
 
@@ -293,6 +294,14 @@ class RegistryActor:
     async def failures(self, limit: int, of: str) -> list[dict[str, Any]]:
         """Return what failed, the latest first."""
         return await registry_status.failures(await self._leading(), limit, of)
+
+    async def quarantine(self) -> list[dict[str, Any]]:
+        """Return what is held back or apart."""
+        return registry_status.quarantine(await self._leading())
+
+    async def release_from_quarantine(self, entity: str, command: str) -> dict[str, Any]:
+        """Let something run again."""
+        return msgspec.structs.asdict(await (await self._leading()).inquest.release(entity, command))
 
     async def drain(self, node: str) -> dict[str, Any]:
         """Empty a node's hosts, or one host, and let them go."""

@@ -31,8 +31,9 @@ from remora.errors import (
 from remora.ids import fingerprint
 from remora.lifecycle import Phase, step
 from remora.messages import ERROR, REMINDER, SEND, STALE, VALUE, Ask
+from remora.runtime import backoff, snapshots, window
 from remora.runtime import image as images
-from remora.runtime import snapshots, window
+from remora.runtime.blackbox import stepped
 from remora.runtime.committer import Commit, Sink
 from remora.runtime.outcome import answer_for
 from remora.supervision.decisions import History
@@ -137,7 +138,9 @@ class Cell:
             return
         if lanes is not None and ask.seq > lanes.get(ask.lane, 0):
             lanes[ask.lane] = ask.seq
-        self.mailbox.append((ask, sink, deadline_s))
+        self.mailbox.append(item := (ask, sink, deadline_s))
+        if self.phase is Phase.BACKOFF:
+            backoff.bound(self, item)
         if not self.pumping:
             self.pump()
 
@@ -160,6 +163,7 @@ class Cell:
                 self.host.recovery.wanted(self)
         finally:
             self.pumping = False
+            self.host.running.leave()
 
     def _broke(self, item: Item, failure: Exception) -> None:
         """The entity's own code raised around a handler (a validator, a copy): start over from the journal."""
@@ -194,6 +198,9 @@ class Cell:
                 else:
                     self.answer(sink, ask.n, *decided)
                 return
+            host.running.enter(
+                self.key, handler.name
+            )  # left when the mailbox rests: parsing and writing are its own too
             args, kwargs = handler.parse(ask.args)
         except RemoraError as error:
             sink.answer(ask.n, ERROR, error.encode())
@@ -236,31 +243,31 @@ class Cell:
             sink.answer(ask.n, ERROR, DeadlineExceeded(msg, entity=self.key, command_id=ask.command_id).encode())
 
     def _run_through(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, coroutine: Any) -> None:  # noqa: ANN401 - opaque
-        running = self.host.running
-        running.runs, running.entity, running.method = running.runs + 1, self.key, handler.name
         try:
             coroutine.send(None)
         except StopIteration as stop:
-            running.entity = ""
             self._complete(item, handler, turn, image, stop.value)
         except (Exception, SystemExit, asyncio.CancelledError) as failure:  # noqa: BLE001 - supervision decides about every failure
-            running.entity = ""
             self._failed(item, handler, turn, image, failure)
         else:
-            running.entity = ""
             coroutine.close()
             self._failed(item, handler, turn, image, RuntimeError(f"{handler.name} suspended without an await."))
 
     def _handler(self, ask: Ask) -> HandlerSpec:
-        if ask.flags & REMINDER:
-            return self.spec.reminder_handler
-        return self.spec.handler(ask.method)
+        handler = self.spec.reminder_handler if ask.flags & REMINDER else self.spec.handler(ask.method)
+        if self.host.quarantine.commands:
+            self.host.quarantine.check(self.key, handler.name)
+        return handler
 
     def _begin_task(self, item: Item, handler: HandlerSpec, turn: Turn, image: Any, coroutine: Any) -> None:  # noqa: ANN401 - opaque
         self.turn = (item, handler, turn)
         self.busy_since_s = self.host.clock.monotonic_s()
         loop = self.host.loop
-        work = self.host.in_thread(coroutine) if handler.in_thread else coroutine
+        place = self.host.running.place
+        if handler.in_thread:
+            work = self.host.in_thread(coroutine, self.key, handler.name)
+        else:
+            work = coroutine if place is None else stepped(coroutine, place, self.key, handler.name)
         task = self.task = loop.create_task(_contained(work), name=f"{self.key}.{handler.name}")
 
         def overdue() -> None:
@@ -279,7 +286,9 @@ class Cell:
                     task.exception()  # the activation went on without it; its caller was told
                 return
             self.task = self.turn = None
+            self.host.running.enter(self.key, handler.name)
             self._finished(task, item, handler, turn, image)
+            self.host.running.leave()
             if not self.pumping:
                 self.pump()
 
@@ -423,13 +432,13 @@ class Cell:
             error = answer_for(failure, f"{self.key}.{handler.name}", ask.command_id)
             self.answer(sink, ask.n, ERROR, error.encode())
             if error.verdict is not Verdict.REJECT:
-                self._break_lane(ask)
+                self.break_lane(ask)
             if isinstance(error, HandlerFailed) and self.host.failures.judge(self, handler, ask, failure):
                 return
         if not kept:
             self.restart()
 
-    def _break_lane(self, ask: Ask) -> None:
+    def break_lane(self, ask: Ask) -> None:
         """A command that was taken is to be sent again: those of its lane behind it must not overtake it."""
         if not ask.seq or ask.flags & SEND:
             return
@@ -464,6 +473,8 @@ class Cell:
             return  # it is read back by its next host
         if after_s > 0:
             self.host.loop.call_later(after_s, self._recover_after_backoff)
+            for item in self.mailbox:
+                backoff.bound(self, item)
         else:
             self.host.recovery.after(self.commit, self)
 
@@ -481,7 +492,7 @@ class Cell:
             (ask, sink, _), handler, _ = working
             msg = f"{self.key} was restarted while {handler.name} ran; it left no effect."
             sink.answer(ask.n, ERROR, Unavailable(msg, entity=self.key, command_id=ask.command_id).encode())
-            self._break_lane(ask)
+            self.break_lane(ask)
 
     def hold(self) -> None:
         """A commit that held its effects failed: run nothing more until it is recovered.

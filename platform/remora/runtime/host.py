@@ -7,6 +7,7 @@ One host is one process on Ray and one object in ``remora.local``; the code is t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections import deque
@@ -35,6 +36,7 @@ from remora.lifecycle import Phase
 from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
 from remora.runtime import inspection
 from remora.runtime.backpressure import Backpressure
+from remora.runtime.blackbox import BlackBox
 from remora.runtime.calls import TurnCalls, cycle_message
 from remora.runtime.cell import Cell, Item
 from remora.runtime.committer import Committer, Sink
@@ -46,6 +48,7 @@ from remora.runtime.lease import Lease
 from remora.runtime.outbox import Outbox
 from remora.runtime.ownership import Ownership
 from remora.runtime.passivation import ROUND_S, Passivation
+from remora.runtime.quarantine import Held
 from remora.runtime.recovery import Recovery
 from remora.runtime.remembered import Remembered
 from remora.runtime.reminders import Reminders
@@ -75,6 +78,7 @@ class Host:
         on_fenced: Called when the store refused this host's incarnation: it owns nothing any more.
         on_reincarnated: Called after the host took a new incarnation.
         hand_over: Reaches other hosts, for moves with warm state; without it the next owner reads the journal.
+        box: Where is written what this process runs, for the time when it is gone; None where hosts share a process.
     """
 
     clock_skew_ms = 250
@@ -85,6 +89,7 @@ class Host:
         self, app: App, store: Store, clock: Clock, row: HostRow, client: Client, *, seed: int = 0,
         on_fenced: Callable[[], None] | None = None,
         on_reincarnated: Callable[[], Awaitable[None]] | None = None, hand_over: HandOver | None = None,
+        box: BlackBox | None = None,
     ) -> None:  # fmt: skip
         self.app = app
         self.store = store
@@ -119,8 +124,8 @@ class Host:
         """Whether some new work is refused because the host as a whole has too much to do."""
         self._calls = TurnCalls(self)
         settings = app.settings
-        self.running = Running()
-        self.watchdog = Watchdog(self.running, settings.blocked_s)
+        self.running = Running(box)
+        self.watchdog = Watchdog(self.running, settings)
         self._threads: ThreadPoolExecutor | None = None
         self.committer = Committer(
             lambda append: store.append(self.incarnation, append),
@@ -131,6 +136,7 @@ class Host:
         self.recovery = Recovery(self)
         self.passivation = Passivation(self)
         self.failures = Failures(self)
+        self.quarantine = Held(self)
         self.remembered = Remembered(self)
         self.outbox = Outbox(self, client)
         self.reminders = Reminders(self)
@@ -142,6 +148,7 @@ class Host:
 
     async def start(self) -> HostRow:
         """Join the store with a new incarnation and begin to hold a lease."""
+        await self.quarantine.read()
         self.incarnations.begin(await self.store.join(self.row))
         self.lease.start()
         self.watchdog.start()
@@ -185,11 +192,11 @@ class Host:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def in_thread(self, coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - a handler's reply
+    async def in_thread(self, coroutine: Coroutine[Any, Any, Any], entity: str, command: str) -> Any:  # noqa: ANN401 - a handler's reply
         """Run a handler that never awaits in a thread of this host's, and return its reply."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self.settings.threads_max, thread_name_prefix="remora-handler")
-        return await self.loop.run_in_executor(self._threads, _run_to_end, coroutine)
+        return await self.loop.run_in_executor(self._threads, _run_to_end, coroutine, self.running.box, entity, command)
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:  # noqa: ANN401 - any coroutine
         """Run something in the background of this host; what it raises is logged."""
@@ -236,6 +243,10 @@ class Host:
     async def release(self, targets: Mapping[str, str]) -> None:
         """Stop serving shards: see ``Ownership.release``."""
         await self.ownership.release(targets)
+
+    async def read_quarantine(self) -> None:
+        """What is in quarantine has changed: see ``quarantine.Held.read``."""
+        await self.quarantine.read()
 
     def take(self, data: bytes) -> None:
         """Keep what another host sends of shards that it lets go: see ``HandOff.take``."""
@@ -414,7 +425,12 @@ class Host:
         }
 
 
-def _run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - a handler's reply
+def _run_to_end(coroutine: Coroutine[Any, Any, Any], box: BlackBox | None, entity: str, command: str) -> Any:  # noqa: ANN401 - a handler's reply
+    with contextlib.nullcontext() if box is None else box.within(entity, command):
+        return _to_end(coroutine)
+
+
+def _to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - as above
     try:
         coroutine.send(None)
     except StopIteration as stop:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from remora.contract import EntitySpec
-from remora.errors import RemoraError
+from remora.errors import Quarantined, RemoraError
 from remora.journal import Want
 from remora.lifecycle import Phase
 from remora.messages import ERROR, VALUE, Ask
@@ -133,7 +133,7 @@ def _stopped(_: Host, cell: Cell, now_s: float) -> Found:
     for_s = now_s - cell.busy_since_s
     reason = "" if cell.reason is None else cell.reason.message
     because = f"It has been stopped for {how_long(for_s)} and answers every command with an error: {reason.rstrip('.')}"
-    return Found("stopped", because, for_s, reason=reason)
+    return Found("quarantined" if isinstance(cell.reason, Quarantined) else "stopped", because, for_s, reason=reason)
 
 
 def _backoff(_: Host, cell: Cell, now_s: float) -> Found:

@@ -71,6 +71,8 @@ OF_HOST: tuple[Measure[Host], ...] = (
 OF_REGISTRY: tuple[Measure[Registry], ...] = (
     Measure("remora_moves", "counter", "Shards moved between hosts that stand.", lambda registry: registry.rebalance.moved),
     Measure("remora_fences", "counter", "Hosts given up: their incarnations ended in the store.", lambda registry: registry.given_up),
+    Measure("remora_crashes", "counter", "Hosts taken down by what an entity ran.", lambda registry: registry.inquest.found),
+    Measure("remora_quarantined", "gauge", "Entities and commands held back or apart because they took hosts down.", lambda registry: len(registry.inquest.listed())),
     Measure("remora_hosts", "gauge", "Hosts in the table.", lambda registry: len(registry.current.hosts)),
     Measure("remora_hosts_suspected", "gauge", "Hosts that somebody gets no answer from.", lambda registry: len(registry.detection.watch.suspicions)),
     Measure("remora_shards_without_host", "gauge", "Shards that no host owns.", lambda registry: len(registry.unowned)),

@@ -50,6 +50,8 @@ SLICE_ENTRIES = TURN_WORK * TURN_ENTRIES
 """Entries of one entity that are applied in one turn of the loop."""
 READS = 2
 """Reads under way at once, each of a part of the permits: while one is read, what another has brought is rebuilt."""
+RECOVERY = "recovery"
+"""What is said to run while an entity is read back, in the place of a command."""
 OTHERS = 8
 """One in so many permits is for entities that no command waits for, also while commands wait for others."""
 
@@ -130,6 +132,8 @@ class Recovery:
         host.cells[key] = cell
         cell.last_used_s = cell.seen_s = host.clock.monotonic_s()
         host.passivation.activated(cell)
+        if host.quarantine.entities and host.quarantine.keep(cell):
+            return cell
         if shard.images and host.handoff.open(cell):
             return cell
         if spec.durable:
@@ -277,7 +281,8 @@ class Recovery:
         """Bring one back; return 1 if it has more to read, and keeps its permit for that."""
         self._current.pop(cell.key, None)
         try:
-            rebuild = Rebuild(cell, recovered)
+            with self._host.running.within(cell.key, RECOVERY):
+                rebuild = Rebuild(cell, recovered)
             await self._apply(rebuild, recovered.tail)
         except UnreadableState as error:
             if cell.spec.kind == "event_sourced" and recovered.state_n:
@@ -300,13 +305,14 @@ class Recovery:
                 self._ready(rebuild)
         return 0
 
-    @staticmethod
-    async def _apply(rebuild: Rebuild, tail: list[Tail]) -> None:
+    async def _apply(self, rebuild: Rebuild, tail: list[Tail]) -> None:
         """Add a page of entries, so many in each turn of the loop."""
-        rebuild.take(tail[:SLICE_ENTRIES])
-        for start in range(SLICE_ENTRIES, len(tail), SLICE_ENTRIES):
-            await asyncio.sleep(0)  # noqa: TID251 - the loop's turn, for entities that run
-            rebuild.take(tail[start : start + SLICE_ENTRIES])
+        running = self._host.running
+        for start in range(0, max(len(tail), 1), SLICE_ENTRIES):
+            if start:
+                await asyncio.sleep(0)  # noqa: TID251 - the loop's turn, for entities that run
+            with running.within(rebuild.cell.key, RECOVERY):
+                rebuild.take(tail[start : start + SLICE_ENTRIES])
 
     async def _pages(self, rebuild: Rebuild) -> None:
         """Read what did not fit into the first page, beside other recoveries."""

@@ -21,8 +21,10 @@ from remora.app import App
 from remora.clock import Clock
 from remora.errors import Fenced, RemoraError, StoreUnavailable, UnknownEntity, UnknownNode
 from remora.journal import Store
+from remora.runtime.blackbox import LastWords
 from remora.runtime.detection import Detection
 from remora.runtime.leadership import Leadership
+from remora.runtime.quarantine import Inquest
 from remora.runtime.rebalance import Rebalance, check_drain
 from remora.sharding import registry as decisions
 from remora.sharding.about import note_unowned
@@ -84,6 +86,14 @@ class Hosts(Protocol):
         """End a host that has been emptied, and start one elsewhere if there are to be as many as before."""
         ...
 
+    async def last_words(self, host: HostRow) -> LastWords | None:
+        """Return what a host's process that has ended left behind; None if nothing of it is found."""
+        ...
+
+    async def read_quarantine(self, host: HostRow) -> None:
+        """Have a host read from the store what is in quarantine."""
+        ...
+
     async def loads(self) -> dict[str, int]:
         """Return commands taken so far per shard, of all hosts that answer in time."""
         ...
@@ -113,6 +123,7 @@ class Registry:
         self.name = name
         self.detection = Detection(self)
         self.rebalance = Rebalance(self)
+        self.inquest = Inquest(self)
         self.leadership = Leadership(store, clock, app.settings.leader_ttl_s)
         self.joining: set[str] = set()
         """Slots in which hosts are being started."""
@@ -209,6 +220,7 @@ class Registry:
             leaving = await self._noted(DRAINING, list[str], [])
             numbers = [number for number, row in self._table.hosts.items() if row.name in leaving]
             self._table = decisions.draining(self._table, numbers) if numbers else self._table
+            await self.inquest.begin()
             self.rebalance.locations = await self._noted(LOCATIONS, dict[str, str], {})
         self.spawn(self.rebalance.run())
         return self._table
@@ -217,7 +229,12 @@ class Registry:
         text = await self.store.note(name)
         return default if text is None else msgspec.json.decode(text, type=kind)
 
-    async def _note(self, name: str, value: object) -> None:
+    async def note(self, name: str, value: object) -> None:
+        """Write something down for whoever leads next.
+
+        Raises:
+            Fenced: This registry's term has ended.
+        """
         await self.store.set_note(self._term, name, msgspec.json.encode(value).decode())
 
     async def _lead(self) -> None:
@@ -266,13 +283,19 @@ class Registry:
 
     async def joined(self, hosts: Sequence[HostRow]) -> None:
         """Take in hosts that entered the store; those given together share evenly."""
-        async with self._lock:
-            await self._change(lambda table: decisions.joined(table, hosts, self.layout))
+        async with self.inquest.turn:
+            if self.inquest.ever_held:
+                await self.inquest.tell(hosts)
+            async with self._lock:
+                await self._change(lambda table: decisions.joined(table, hosts, self.layout))
         for host in hosts:
             self._log.info("host %s joined as incarnation %d", host.name, host.incarnation)
 
-    async def gone(self, incarnations: Iterable[int], *, replace: bool = True, because: str = "") -> None:
+    async def gone(self, incarnations: Sequence[int], *, replace: bool = True, because: str = "") -> None:
         """Hosts are gone for certain: their shards go to survivors at once, then they are replaced."""
+        if replace:  # and not because they were emptied
+            hosts = self._table.hosts
+            await self.inquest.hear([hosts[number] for number in incarnations if number in hosts])
         async with self._lock:
             # Told of by an incarnation that the store has ended meanwhile, a host is gone under its latest one.
             numbers = set(incarnations)
@@ -509,11 +532,11 @@ class Registry:
         node, numbers = self._meant(what)
         check_drain(self, numbers)
         if node:
-            await self._note(DRAINED, sorted({*self._drained, node}))
+            await self.note(DRAINED, sorted({*self._drained, node}))
             self._drained.add(node)
         names = [self._table.hosts[number].name for number in numbers]
         leaving = {self._table.hosts[number].name for number in self._table.draining}
-        await self._note(DRAINING, sorted({*leaving, *names}))  # whoever leads next goes on with them
+        await self.note(DRAINING, sorted({*leaving, *names}))  # whoever leads next goes on with them
         left = await self.rebalance.drain(numbers)
         return {"node": node or what, "hosts": names, "left": left}
 
@@ -528,7 +551,7 @@ class Registry:
             msg = f"{what!r} was not drained; drained are: {', '.join(sorted(self._drained)) or 'none'}."
             raise UnknownNode(msg)
         self._drained -= nodes
-        await self._note(DRAINED, sorted(self._drained))
+        await self.note(DRAINED, sorted(self._drained))
         hosts = self._table.hosts
         await self.set_draining(number for number in self._table.draining if hosts[number].node not in nodes)
         return {"nodes": sorted(nodes)}
@@ -556,6 +579,6 @@ class Registry:
     async def locate(self, locations: Mapping[str, str]) -> None:
         """Say where shards are wanted, for the allocation ``External``; an empty place takes that back."""
         wanted = {shard: place for shard, place in {**self.rebalance.locations, **locations}.items() if place}
-        await self._note(LOCATIONS, wanted)
+        await self.note(LOCATIONS, wanted)
         self.rebalance.locations = wanted
         self.rebalance.wake()

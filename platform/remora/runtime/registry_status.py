@@ -47,6 +47,7 @@ async def status(registry: Registry) -> dict[str, Any]:
         ],
         "refused": dict(registry.refused),
         "drained": sorted(registry.drained),
+        "quarantine": len(registry.inquest.listed()),
         "moved": registry.rebalance.moved,
         "outbox": {"undelivered": undelivered, "parked": parked},
         "parked": [
@@ -92,6 +93,22 @@ async def failures(registry: Registry, limit: int, of: str) -> list[dict[str, An
         registry.app.spec(of.partition("/")[0])
     rows = await registry.store.failures(limit, of)
     return [{**msgspec.structs.asdict(row), "latest": msgspec.json.decode(row.latest)} for row in rows]
+
+
+def quarantine(registry: Registry) -> list[dict[str, Any]]:
+    """Return what is held back or apart, the latest first, each with the crashes that count."""
+    inquest = registry.inquest
+    return [
+        {
+            **msgspec.structs.asdict(one),
+            "latest": [
+                msgspec.structs.asdict(crash)
+                for crash in reversed(inquest.crashes)
+                if crash.entity == one.entity and one.command in {"", crash.command}
+            ],
+        }
+        for one in inquest.listed()
+    ]
 
 
 def about(registry: Registry, shard: str) -> dict[str, Any]:

@@ -1,19 +1,28 @@
-"""Finds handlers that hold up their host: those that compute or block without an ``await``.
+"""Finds handlers that hold up their host: those that compute or block without an ``await``, and those that eat its memory.
 
 A host's entities share one event loop. While one handler keeps it, nothing else moves: no command,
 no answer, no timer (the lease is renewed by a thread of its own). A thread watches that the loop
-comes round, and when it does not names the entity, its handler and the line it is at.
+comes round, and when it does not names the entity, its handler and the line it is at. A host that would
+not come back, or that the kernel would soon kill for its memory, is ended by it, with the culprit's name left behind:
+whoever finds out what happened (``runtime.quarantine``) has to know whose fault it was.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import signal
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Hashable, Iterator
 
+from remora.process import memory_limit_bytes, resident_bytes
+from remora.runtime.blackbox import BlackBox
+from remora.settings import Settings
 from remora.why import Glance
 
 LOOKS = 4
@@ -22,6 +31,8 @@ TURN_MAX_S = 0.25
 """Longest time between signs of life of the loop, in seconds: what ``glance`` can be off by."""
 LATE_S = 0.1
 """Seconds that a sign of life may be late on a busy machine before the loop counts as kept, and that one run has to last."""
+GREEDY_SHARE = 0.5
+"""Share of the process's memory that has to have come while one handler ran for it to be the one to blame."""
 SHOWN = 3
 """Innermost lines of the stack that are shown."""
 
@@ -31,29 +42,60 @@ _real_s = time.monotonic  # noqa: TID251 - as above
 
 
 class Running:
-    """What a host's loop runs at this moment, where it runs a handler that never awaits."""
+    """What a host's loop runs at this moment: of an entity, and without an ``await``.
 
-    __slots__ = ("entity", "method", "runs")
+    Args:
+        box: Where that is written too, for whoever asks when this process is gone; None where hosts share a process.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("box", "entity", "method", "place", "runs")
+
+    def __init__(self, box: BlackBox | None = None) -> None:
+        self.box = box
+        self.place = None if box is None else box.loop
         self.entity = ""
         self.method = ""
         self.runs = 0
         """Runs so far: tells one that lasts from many behind each other."""
+
+    def enter(self, entity: str, method: str) -> None:
+        """Say what runs from now on."""
+        self.runs, self.entity, self.method = self.runs + 1, entity, method
+        if self.place is not None:
+            self.place.enter(entity, method)
+
+    @contextlib.contextmanager
+    def within(self, entity: str, method: str) -> Iterator[None]:
+        """Say what runs meanwhile."""
+        self.enter(entity, method)
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Say that nothing runs."""
+        self.entity = ""
+        if self.place is not None:
+            self.place.leave()
 
 
 class Watchdog:
     """Watches one host's loop.
 
     Args:
-        running: Kept up to date by the host's cells.
-        blocked_s: Seconds without a turn of the loop after which it counts as blocked.
+        running: Kept up to date by the host's cells. Only one that has a box, and so a process of its own, is ended.
+        settings: The app's.
     """
 
-    def __init__(self, running: Running, blocked_s: float) -> None:
+    def __init__(self, running: Running, settings: Settings) -> None:
         self._running = running
-        self._blocked_s = blocked_s
+        self._blocked_s = blocked_s = settings.blocked_s
+        self._hung_s = settings.hung_s
+        self._memory_end_bytes = settings.memory_end_share * memory_limit_bytes()
         self._turn_s = min(blocked_s / LOOKS, TURN_MAX_S)
+        self._resident: dict[Hashable, int] = {}
+        """What runs → the process's memory when it was first seen to run, in bytes."""
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._turned_s = 0.0
@@ -88,6 +130,11 @@ class Watchdog:
             now_s, run = _real_s(), self._run()
             if run != self._seen:
                 self._seen, self._seen_s = run, now_s
+            box = self._running.box
+            if box is not None and run is not None and (kept_s := self._kept_s(now_s)) > self._hung_s:
+                self._end(box, f"it kept its host from everything else for {kept_s:.0f} s", self._loop_thread)
+            if box is not None:
+                self._weigh(box, run)
             if run is None or run == told or self._kept_s(now_s) < self._blocked_s:
                 continue
             told = run  # once per blockade
@@ -97,6 +144,28 @@ class Watchdog:
                 "Run it with run_in='thread', or await in between. It is here:\n%s",
                 run[1], self._kept_s(now_s), self._where(),
             )  # fmt: skip
+
+    def _weigh(self, box: BlackBox, run: tuple[int, str] | None) -> None:
+        """End this process if its memory is all but used up, and most of it came while one handler ran."""
+        resident = resident_bytes()
+        runs: dict[Hashable, int] = {taken: taken.thread for taken in box.taken() if taken.thread != self._loop_thread}
+        if run is not None:
+            runs[run] = self._loop_thread
+        self._resident = {one: self._resident.get(one, resident) for one in runs}
+        if resident < self._memory_end_bytes:
+            return
+        culprits = [one for one, before in self._resident.items() if resident - before > resident * GREEDY_SHARE]
+        if len(culprits) == 1:  # of several it is not known whose it is
+            took, has = (resident - self._resident[culprits[0]]) / 2**30, resident / 2**30
+            self._end(box, f"it took {took:.1f} GiB of memory, with which its host had {has:.1f}", runs[culprits[0]])
+
+    def _end(self, box: BlackBox, cause: str, thread: int) -> None:
+        """End this process: it serves nobody any more, or soon will not, and another one can."""
+        self._log.error(
+            "the process is ended by its watchdog, of what runs: %s. The loop was here:\n%s", cause, self._where()
+        )
+        box.say(cause, thread)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def _kept_s(self, now_s: float) -> float:
         """Return for how long the run that was seen last has kept the loop: many short ones behind each other have not."""

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict
 
+from remora.supervision.blame import Blame
 from remora.supervision.rules import Backoff, Directive, Rules, on
 
 DEFAULTS: Mapping[str, Rules] = MappingProxyType(
@@ -49,6 +50,9 @@ class Supervision(BaseModel):
     """What becomes of a shard when one of its entities escalates. ``resume``: only the entity concerned starts again, by
     the defaults of its kind. ``restart``: all its entities do. ``stop``: all answer ``Stopped`` until another host has
     the shard. ``escalate`` as ``resume``: there is no level above."""
+
+    crashes: Blame = Blame()
+    """What becomes of an entity that takes its host's process down with it."""
 
     @property
     def shard_rules(self) -> Rules:

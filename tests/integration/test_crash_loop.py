@@ -1,0 +1,129 @@
+"""A crash loop beside a thousand neighbours: it backs off, ends in quarantine, and between its crashes they notice nothing."""
+
+import asyncio
+import itertools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from remora import Quarantined
+from tests.integration.apps import Witness
+from tests.integration.brittle import Brittle, looping
+from tests.integration.conftest import Figure
+from tests.integration.running import Running, alive, running, until
+
+pytestmark = [
+    pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(300),
+]  # fmt: skip
+NEIGHBOURS = 1_000
+RATE = 300.0
+"""Commands a second to them, whatever comes back."""
+UNDISTURBED_S = 8.0
+AGAIN_S = 60.0
+PLENTY_S = 300.0
+TIMES = 3
+"""What p99 may be of the undisturbed one, by the promise."""
+
+
+@dataclass
+class Sent:
+    at_s: float
+    until_s: float = float("inf")
+
+
+class Neighbours:
+    """An open loop of commands to a thousand entities."""
+
+    def __init__(self, app: Running) -> None:
+        self._refs = [
+            app.client.ref(Witness, f"w{number}").with_options(deadline_s=60.0) for number in range(NEIGHBOURS)
+        ]
+        self.sent: list[Sent] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def begin(self) -> None:
+        """Have all of them in memory."""
+        for first in range(0, NEIGHBOURS, 100):
+            await asyncio.gather(*(ref.mark(0) for ref in self._refs[first : first + 100]))
+
+    async def run(self) -> None:
+        began = time.perf_counter()
+        for number in itertools.count():
+            late = began + number / RATE - time.perf_counter()
+            if late > 0:
+                await asyncio.sleep(late)  # noqa: TID251 - the pace of an open loop
+            task = asyncio.create_task(self._one(number))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _one(self, number: int) -> None:
+        self.sent.append(sent := Sent(time.perf_counter()))
+        await self._refs[number % NEIGHBOURS].mark(number)
+        sent.until_s = time.perf_counter()
+
+    async def all_answered(self) -> None:
+        await asyncio.gather(*self._under_way)
+
+    def p99_s(self, from_s: float, until_s: float, outages: list[tuple[float, float]]) -> tuple[float, int]:
+        """Return the 99th percentile of those that had nothing to do with an outage, and how many they are."""
+        took = sorted(
+            one.until_s - one.at_s
+            for one in self.sent
+            if from_s <= one.at_s < until_s
+            and not any(begun < one.until_s and one.at_s < ended for begun, ended in outages)
+        )
+        return took[int(len(took) * 0.99)], len(took)
+
+
+async def outages_of(app: Running, found: list[tuple[float, float]]) -> None:
+    """Note from when to when a host was not there, or did not have its part of the shards."""
+    while True:
+        pids = {row.pid for row in app.hosts()}
+        await until(lambda: not all(alive(pid) for pid in pids), PLENTY_S, "a host ends")  # noqa: B023 - waited for here
+        begun = time.perf_counter()
+        await until(lambda: app.balanced(2) and all(alive(row.pid) for row in app.hosts()), AGAIN_S, "both hosts stand")
+        found.append((begun, time.perf_counter()))
+
+
+async def test_a_crash_loop_backs_off_and_ends_in_quarantine_while_a_thousand_neighbours_keep_their_pace(
+    tmp_path: Path, figure: Figure
+) -> None:
+    async with running("tests.integration.brittle:looping", tmp_path / "looping.db") as app:
+        neighbours = Neighbours(app)
+        await neighbours.begin()
+        bad = app.client.ref(Brittle, "bad")
+        assert await bad.add() == 1
+        load = asyncio.create_task(neighbours.run())
+        outages: list[tuple[float, float]] = []
+        watch = asyncio.create_task(outages_of(app, outages))
+        try:
+            await until(lambda: len(neighbours.sent) > RATE, 10, "the load has begun")
+            from_s = time.perf_counter()
+            await until(lambda: time.perf_counter() > from_s + UNDISTURBED_S, UNDISTURBED_S + 1, "its time is over")
+            until_s = time.perf_counter()
+
+            with pytest.raises(Quarantined, match="took its host down 3 times"):
+                await bad.with_options(deadline_s=120.0).leave()
+            quarantined_s = time.perf_counter()
+            await until(
+                lambda: len(outages) == looping.supervision.crashes.at_most + 1, AGAIN_S, "the last host is back"
+            )
+            back_s = time.perf_counter()
+            await until(lambda: time.perf_counter() > back_s + UNDISTURBED_S, UNDISTURBED_S + 1, "its time is over")
+        finally:
+            load.cancel()
+            watch.cancel()
+        await neighbours.all_answered()
+
+        before_s, of_before = neighbours.p99_s(from_s, until_s, [])
+        between_s, of_between = neighbours.p99_s(until_s, time.perf_counter(), outages)
+        figure("p99 undisturbed", before_s)
+        figure("p99 between crashes", between_s)
+        figure("until quarantine", quarantined_s - until_s)
+        assert min(of_before, of_between) > RATE * UNDISTURBED_S / 2
+        assert between_s <= TIMES * before_s
+        # Two pauses of six and eight seconds lie between the three crashes; as many hosts were lost and not one more.
+        assert quarantined_s - until_s > 6 + 8
+        assert len(outages) == looping.supervision.crashes.at_most + 1
