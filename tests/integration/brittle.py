@@ -5,7 +5,8 @@ import ctypes
 import os
 from pathlib import Path
 
-from remora import App, Backoff, Blame, Durable, EntityOptions, Event, EventSourced, Settings, Supervision, command
+from remora import App, Backoff, Blame, Durable, EntityOptions, Event, EventSourced, Settings, Supervision, command, on
+from remora.supervision.levels import HOST_DIED
 from tests.integration.apps import BY_NUMBER, Count, Witness
 
 
@@ -78,6 +79,12 @@ QUICK = Settings(shards=16, blocked_s=0.2, hung_s=3.0, memory_end_share=0.04)
 """Ended after three seconds, and with a gigabyte on a machine that has 24."""
 RULE = Blame(at_most=1, within_s=600, backoff=Backoff(min_s=0.3, max_s=0.3))
 
+unlucky = App(
+    "unlucky", entities=[Witness], settings=Settings(shards=16), allocation=BY_NUMBER,
+    supervision=Supervision(
+        host=(on(HOST_DIED, Exception).restart(Backoff(min_s=0.5, factor=2, jitter=0), at_most=3, within_s=120),),
+    ),
+)  # fmt: skip
 looping = App(
     "looping", entities=[Brittle, Witness], settings=Settings(shards=64), allocation=BY_NUMBER,
     supervision=Supervision(crashes=Blame(at_most=2, backoff=Backoff(min_s=6, max_s=8, jitter=0))),

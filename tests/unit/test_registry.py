@@ -1,12 +1,29 @@
 """The registry at work on a store and hosts that a test holds in its hands: who leads, whom it gives up, what it moves."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from pydantic import ValidationError
 
-from remora import App, CannotDrain, EntityOptions, External, HostGroup, LeastShards, Settings, UnknownNode
+from remora import (
+    App,
+    Backoff,
+    CannotDrain,
+    Directive,
+    EntityOptions,
+    External,
+    HostGroup,
+    LeastShards,
+    Rule,
+    Settings,
+    StartError,
+    Supervision,
+    UnknownNode,
+    on,
+)
 from remora.clock import SystemClock
 from remora.errors import ContractError, Fenced, RemoraError
 from remora.local import LocalPlatform
@@ -18,6 +35,7 @@ from remora.sharding import membership
 from remora.sharding.membership import HostState
 from remora.sharding.table import HostRow
 from remora.storage.memory import MemoryStore
+from remora.supervision.levels import HOST_DIED
 from remora.testing import FaultyStore, ManualClock
 from tests import platforms
 from tests.clock import turns, until
@@ -421,3 +439,59 @@ def test_a_host_group_that_nobody_declared_is_refused_when_the_app_is_made() -> 
         HostGroup(hosts=0)
     with pytest.raises(ValueError, match="for shared entities"):
         EntityOptions(host_group="gpu", placement="dedicated")
+
+
+# -- hosts that fail again and again, by the rules ------------------------------------------------------
+
+
+def ruled(*host: Rule) -> App:
+    return App("things", entities=[Till], settings=QUICK, supervision=Supervision(host=host))
+
+
+async def test_a_host_that_cannot_be_started_is_tried_again_after_growing_pauses_while_the_others_serve() -> None:
+    rule = on(HOST_DIED, StartError).restart(Backoff(min_s=0.02, max_s=1, factor=3, jitter=0))
+    tried_s: list[float] = []
+    async with platforms.running(ruled(rule), hosts=2) as (platform, client):
+        await client.ref(Till, "a").add()
+        replace, clock = platform.replace, SystemClock()
+
+        async def fails_three_times(host: HostRow) -> None:
+            tried_s.append(clock.monotonic_s())
+            if len(tried_s) < 4:
+                msg = "it crashes as it starts"
+                raise StartError(msg)
+            await replace(host)
+
+        platform.replace = fails_three_times  # type: ignore[method-assign]  # as a process that ends by itself would
+        await platform.crash("host-1")
+        assert await client.ref(Till, "a").add() == 2
+
+        await until(lambda: len(platform.hosts) == 2)
+
+        pauses_s = [late - early for early, late in itertools.pairwise(tried_s)]
+        assert [pause >= least for pause, least in zip(pauses_s, (0.06, 0.18, 0.54), strict=True)] == [True] * 3
+        assert platform.registry.stopped == set()
+
+
+async def test_beyond_the_limit_a_host_is_not_started_again_which_is_shown_and_the_others_have_its_shards() -> None:
+    rule = on(HOST_DIED).restart(Backoff(min_s=0), at_most=1)
+    async with platforms.running(ruled(rule), hosts=2) as (platform, client):
+        await client.ref(Till, "a").add()
+        await platform.crash("host-1")
+        await until(lambda: len(platform.hosts) == 2)
+
+        await platform.crash("host-1")
+        await until(lambda: platform.registry.stopped)
+
+        assert await client.ref(Till, "a").add() == 2
+        assert list(platform.hosts) == ["host-2"]
+        status = await registry_status.status(platform.registry)
+        assert status["refused"] == {"host-1": "its supervision rules say stop, after: remora.HostDied"}
+
+
+@pytest.mark.parametrize(
+    "rule", [on(HOST_DIED).resume(), on(HOST_DIED).escalate(), on(HOST_DIED).restart(then=Directive.RESUME)]
+)
+def test_rules_for_hosts_that_nothing_could_carry_out_are_refused_when_they_are_defined(rule: Rule) -> None:
+    with pytest.raises(ValidationError, match="a host is restarted or stopped"):
+        Supervision(host=(rule,))

@@ -126,12 +126,16 @@ class RayHosts:
         await registry.leave(node.id for node in nodes if node.draining)
         table = registry.current
         hosts = [row for row in table.hosts.values() if not row.dedicated]
-        busy = registry.joining | {slot_of(f"{slot}/") for slot in registry.replacing}
-        missing = self._slots_wanted(nodes) - {slot_of(row.name) for row in hosts} - busy - self._missing
+        busy = registry.joining | self._shared(registry.replacing)
+        standing = {slot_of(row.name) for row in hosts}
+        missing = self._slots_wanted(nodes) - standing - busy - self._shared(registry.stopped) - self._missing
         if missing:
             registry.spawn(self._start_missing(missing))
         for key in registry.unplaced():
-            if key not in self._dedicating and entity_name(self._app.name, key) not in registry.replacing:
+            if (
+                key not in self._dedicating
+                and entity_name(self._app.name, key) not in registry.replacing | registry.stopped
+            ):
                 registry.spawn(self._dedicate_again(key))
         quiet = not (missing or busy or table.draining or registry.rebalance.under_way)
         shared = [row for row in hosts if not row.group]
@@ -153,6 +157,10 @@ class RayHosts:
             await self.dedicate(key)
         except RemoraError as error:  # as above
             self._log.warning("the actor of %s was not started: %s", key, error)
+
+    def _shared(self, slots: Iterable[str]) -> set[str]:
+        """Return the short names of those that are of shared hosts."""
+        return {slot_of(f"{slot}/") for slot in slots if slot.startswith(host_prefix(self._app.name))}
 
     def _usable(self, nodes: Sequence[Node]) -> list[Node]:
         return usable(nodes, self.registry.drained, self.registry.detection.doubted)

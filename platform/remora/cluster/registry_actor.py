@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import Any
 
 import msgspec
@@ -166,7 +167,7 @@ class RegistryActor:
         self._hosts = RayHosts(self._app, self._source, url, self._hosts_wanted)
         self._deposed = asyncio.Event()
         registry = Registry(
-            self._app, store, self._hosts, SystemClock(), name=self._name, on_deposed=self._deposed.set
+            self._app, store, self._hosts, SystemClock(), name=self._name, on_deposed=self._deposed.set, seed=os.getpid()
         )  # fmt: skip
         self._hosts.registry = registry
         return registry

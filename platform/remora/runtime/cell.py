@@ -382,11 +382,12 @@ class Cell:
             self.state_bytes = len(state)
         if turn.erase:
             snapshots.erase(self, append)
-        elif clean and snapshots.due(self):
-            snapshots.add(self, append)
+        failure = snapshots.add(self, append) if clean and not turn.erase and snapshots.due(self) else None
         if turn.sends or turn.reminders or ask.flags & REMINDER:
             self._owe(ask, turn, commit)
         commit.answers.append((sink, ask.n, verdict, payload))
+        if failure is not None:
+            self.host.failures.judge_snapshot(self, failure)
 
     def _owe(self, ask: Ask, turn: Turn, commit: Commit) -> None:
         """Add what a command sends and what is to ring to the commit that holds it."""

@@ -7,16 +7,17 @@ entity's command with one exception, so that a storm of them is a number.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from remora.errors import RemoraError, Stopped, StoreUnavailable
+from remora.errors import Corrupt, RemoraError, Stopped, StoreUnavailable
 from remora.journal import FailureRow
 from remora.supervision.decisions import Decision, History, decide
 from remora.supervision.failure import Failure, described, message_of, shown, traceback_of
-from remora.supervision.rules import Directive, kinds_of, name_of
+from remora.supervision.rules import Directive, Rules, kinds_of, name_of, on
 
 if TYPE_CHECKING:
     from remora.contract import HandlerSpec
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from remora.runtime.cell import Cell
     from remora.runtime.host import Host
 
+RECOVERY, SNAPSHOT = "recovery", "snapshot"
+"""Places of a failure beside commands and queries, as they are noted in the place of a command."""
+AGAIN_MIN_S = 0.1
+"""Shortest pause before an entity that could not be read back is read again, in seconds: whatever a rule says, it must not
+read the store as fast as it can."""
 NOTED_S = 0.1
 """Seconds in which failures are gathered before they are written: what a host that is killed can lose."""
 SLICE_ROWS = 100
@@ -34,6 +40,8 @@ ROWS_MAX = 1_000
 """Rows gathered at a time; beyond, failures of further entities are counted under ``type/…`` together."""
 OTHERS = "…"
 
+_STOPS: Rules = (on(BaseException).stop(),)
+_GOES_ON: Rules = (on(BaseException).resume(),)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -78,23 +86,59 @@ class Failures:
             return True
 
     def _judge(self, cell: Cell, handler: HandlerSpec | None, ask: Ask, failure: BaseException) -> bool:
-        self.count += 1
-        kinds = kinds_of(failure)
-        decision = decided = self._entity(cell, kinds)
-        of_shard: Decision | None = None
-        if decision.directive is Directive.ESCALATE:
-            of_shard = decided = self._shard(cell, kinds)
-            if of_shard.directive in {Directive.RESUME, Directive.ESCALATE}:
-                decision = self._entity(cell, kinds, by_default=True)
-        self._note(cell, handler, ask, failure, kinds, decided)
-        if decision.directive is Directive.ESCALATE and of_shard is not None:
+        command = ask.method if handler is None else handler.name
+        arguments = "" if handler is None else shown(handler.masked(ask.args))
+        decision, of_shard = self._decide(cell, command, failure, self._defaults(cell), arguments, ask.command_id)
+        if of_shard is not None:
             self._carry_out_on_shard(cell, of_shard, failure)
             return True
         return self._carry_out(cell, decision, failure)
 
-    def _entity(self, cell: Cell, kinds: tuple[str, ...], *, by_default: bool = False) -> Decision:
+    def judge_recovery(self, cell: Cell, failure: Exception) -> None:
+        """Carry out what the rules say of an entity that could not be read back: without one it is stopped, as ``Corrupt``.
+
+        There is no state to resume with, so that ``resume`` stops it too.
+        """
+        decision, of_shard = self._decide(cell, RECOVERY, failure, _STOPS)
+        if of_shard is not None:
+            self._carry_out_on_shard(cell, _not_at_once(of_shard), failure)
+        elif decision.directive is Directive.RESTART:
+            cell.restart(_not_at_once(decision).after_s, described(failure))
+        else:
+            cell.stop(Corrupt(f"{cell.key} cannot be recovered: {failure}", entity=cell.key))
+
+    def judge_snapshot(self, cell: Cell, failure: Exception) -> None:
+        """Carry out what the rules say of a snapshot that could not be taken: without one it is tried later.
+
+        The command that it was taken after is recorded; its events are the truth.
+        """
+        decision, of_shard = self._decide(cell, SNAPSHOT, failure, _GOES_ON)
+        if of_shard is not None:
+            self._carry_out_on_shard(cell, of_shard, failure)
+        else:
+            self._carry_out(cell, decision, failure)
+
+    def _decide(
+        self, cell: Cell, command: str, failure: BaseException, defaults: Rules, arguments: str = "", command_id: str = "",
+    ) -> tuple[Decision, Decision | None]:  # fmt: skip
+        """Decide and note; return what becomes of the entity, and of its shard if that is not left alone."""
+        self.count += 1
+        kinds = kinds_of(failure)
+        decision = decided = self._entity(cell, kinds, defaults)
+        of_shard: Decision | None = None
+        if decision.directive is Directive.ESCALATE:
+            of_shard = decided = self._shard(cell, kinds)
+            if of_shard.directive in {Directive.RESUME, Directive.ESCALATE}:
+                decision, of_shard = self._entity(cell, kinds, defaults, by_default=True), None
+        self._note(cell, command, failure, kinds, decided, arguments, command_id)
+        return decision, of_shard
+
+    def _defaults(self, cell: Cell) -> Rules:
+        return self._host.app.rules[cell.spec.type][1]
+
+    def _entity(self, cell: Cell, kinds: tuple[str, ...], defaults: Rules, *, by_default: bool = False) -> Decision:
         host = self._host
-        declared, defaults = host.app.rules[cell.spec.type]
+        declared, _ = host.app.rules[cell.spec.type]
         decision, cell.history = decide(
             (*declared, *defaults), kinds, cell.history or {}, host.clock.monotonic_s(), host.rng,
             first=len(declared) if by_default else 0,
@@ -131,11 +175,11 @@ class Failures:
     # -- noting ------------------------------------------------------------------------------------
 
     def _note(
-        self, cell: Cell, handler: HandlerSpec | None, ask: Ask, failure: BaseException, kinds: tuple[str, ...],
-        decided: Decision,
+        self, cell: Cell, command: str, failure: BaseException, kinds: tuple[str, ...], decided: Decision, arguments: str,
+        command_id: str,
     ) -> None:  # fmt: skip
         kind, now_ms = name_of(type(failure))[:NAME_MAX], self._host.clock.now_ms()
-        command = (ask.method if handler is None else handler.name)[:NAME_MAX]
+        command = command[:NAME_MAX]
         if self._writing is None:
             self._writing = self._host.spawn(self._write())
         key = (cell.key, command, kind)
@@ -148,7 +192,7 @@ class Failures:
         host = self._host
         value = Failure(
             cell.key, command, kind, message_of(failure), kinds, traceback_of(failure),
-            "" if handler is None else shown(handler.masked(ask.args)), ask.command_id, decided.directive.value, decided.after_s, decided.count,
+            arguments, command_id, decided.directive.value, decided.after_s, decided.count,
             host.row.name, host.row.node, host.incarnation, cell.shard.key, cell.shard.epoch, now_ms,
         )  # fmt: skip
         self._rows[key] = FailureRow(*key, now_ms, now_ms, 1, _encode(value).decode())
@@ -195,3 +239,7 @@ class Failures:
         self._closing.set()
         if self._writing is not None:
             await asyncio.wait([self._writing])
+
+
+def _not_at_once(decision: Decision) -> Decision:
+    return decision if decision.after_s >= AGAIN_MIN_S else replace(decision, after_s=AGAIN_MIN_S)

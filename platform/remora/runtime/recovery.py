@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from remora.contract import EntitySpec
-from remora.errors import Corrupt, StoreUnavailable
+from remora.errors import StoreUnavailable
 from remora.journal import PAGE_ENTRIES, Recovered, Tail, Want
 from remora.lifecycle import Phase, step
 from remora.messages import ADMITTED
 from remora.runtime.cell import Cell
+from remora.runtime.failures import RECOVERY
 from remora.runtime.window import is_send, unread
 from remora.schema.reading import UnreadableEvent, UnreadableState, read_events, read_state
 from remora.sharding.table import Table
@@ -50,8 +51,6 @@ SLICE_ENTRIES = TURN_WORK * TURN_ENTRIES
 """Entries of one entity that are applied in one turn of the loop."""
 READS = 2
 """Reads under way at once, each of a part of the permits: while one is read, what another has brought is rebuilt."""
-RECOVERY = "recovery"
-"""What is said to run while an entity is read back, in the place of a command."""
 OTHERS = 8
 """One in so many permits is for entities that no command waits for, also while commands wait for others."""
 
@@ -275,7 +274,7 @@ class Recovery:
 
     def _corrupt(self, cell: Cell, error: Exception) -> None:
         self._host.log.error("cannot recover %s", cell.key, exc_info=error)
-        cell.stop(Corrupt(f"{cell.key} cannot be recovered: {error}", entity=cell.key))
+        self._host.failures.judge_recovery(cell, error)
 
     async def _one(self, cell: Cell, recovered: Recovered) -> int:
         """Bring one back; return 1 if it has more to read, and keeps its permit for that."""

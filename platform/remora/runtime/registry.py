@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -31,20 +32,18 @@ from remora.sharding.about import note_unowned
 from remora.sharding.allocation import Move
 from remora.sharding.registry import Layout, Plan
 from remora.sharding.table import HostRow, Table
+from remora.supervision.decisions import History, decide
+from remora.supervision.levels import HOST_DIED
+from remora.supervision.rules import Directive, kinds_of
 
 T = TypeVar("T")
 POLL_S = 10.0
 """Seconds a long poll for the table is kept open."""
-BACKOFF_MAX_S = 5.0
-"""Longest pause before a host that keeps failing is started again, in seconds."""
-
 PATIENCE_MIN_S = 0.05
 PATIENCE_MAX_S = 1.0
 """Shortest and longest pause between tries while the store is away, in seconds."""
 TELL_S = 1.0
 """Longest the table waits for hosts to be told of their shards, in seconds."""
-FAILURE_WINDOW_S = 60.0
-"""Failures of a host's slot within this time make the next start wait longer."""
 STANDBY_READS_S = 1.0
 """Seconds between reads of the table by a registry that stands by."""
 DRAINED, DRAINING, LOCATIONS = "drained", "draining", "locations"
@@ -109,11 +108,12 @@ class Registry:
         clock: Time.
         name: Who this is, for those that ask who leads.
         on_deposed: Called when another registry leads: what this one decides is written no more.
+        seed: Seeds the jitter of pauses.
     """
 
     def __init__(
         self, app: App, store: Store, hosts: Hosts, clock: Clock, *, name: str = "registry",
-        on_deposed: Callable[[], None] | None = None,
+        on_deposed: Callable[[], None] | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         self.app = app
         self.store = store
@@ -144,7 +144,11 @@ class Registry:
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._failures: dict[str, list[float]] = {}
+        self.stopped: set[str] = set()
+        """Slots that are not filled again, as the rules say."""
+        self._histories: dict[str, History] = {}
+        """Slot → what the rules for hosts were used for."""
+        self._rng = random.Random(seed)
         self._untold: set[int] = set()
         """Hosts that could not be told of shards they own."""
         self._drained: set[str] = set()
@@ -425,19 +429,25 @@ class Registry:
             self.replacing.discard(row.slot)
 
     async def _start_anew(self, row: HostRow) -> None:
+        kinds: tuple[str, ...] = (HOST_DIED,)
         while True:
-            now_s = self.clock.monotonic_s()
-            recent = [at for at in self._failures.get(row.slot, []) if now_s - at < FAILURE_WINDOW_S]
-            self._failures[row.slot] = [*recent, now_s]
-            if recent:
-                pause = min(0.1 * 2 ** len(recent), BACKOFF_MAX_S)
-                await asyncio.sleep(pause)  # noqa: TID251 - growing, bounded backoff of a host that keeps failing
+            decision, self._histories[row.slot] = decide(
+                self.app.supervision.host_rules, kinds, self._histories.get(row.slot, {}), self.clock.monotonic_s(),
+                self._rng,
+            )  # fmt: skip
+            if decision.directive is not Directive.RESTART:
+                self.stopped.add(row.slot)
+                self.refused[row.slot] = f"its supervision rules say stop, after: {kinds[0]}"
+                self._log.error("host %s is not started again: %s", row.slot, self.refused[row.slot])
+                return
+            await asyncio.sleep(decision.after_s)  # noqa: TID251 - the pause that is declared
             try:
                 if row.dedicated:
                     await self.hosts.dedicate(row.dedicated)
                 else:
                     await self.hosts.replace(row)
             except RemoraError as error:
+                kinds = kinds_of(error)
                 self._log.warning("host %s could not be replaced: %s", row.slot, error)
             else:
                 return

@@ -21,17 +21,20 @@ def due(cell: Cell) -> bool:
     return cell.n - cell.snapshot_n >= options.snapshot_every or cell.tail_bytes >= options.snapshot_bytes
 
 
-def add(cell: Cell, append: Append) -> None:
-    """Add a snapshot as of the cell's present entry, and what recovery does not need any more because of it."""
+def add(cell: Cell, append: Append) -> Exception | None:
+    """Add a snapshot as of the cell's present entry, and what recovery does not need any more because of it.
+
+    Returns:
+        Why none could be taken, if so: the entity's own code raised.
+    """
     spec, options = cell.spec, cell.spec.options
     upto = cell.n - options.dedup_window
     if spec.kind == "event_sourced":
         try:
             state = spec.write_state(cell.entity.state)
         except Exception as failure:  # noqa: BLE001 - whatever it raises: the events are the truth and are written
-            cell.host.log_failure(cell, "snapshot", failure)
             _taken(cell)  # the next one is tried after as many entries again
-            return
+            return failure
         append.snapshots[cell.key] = (cell.key, cell.n, cell.seq, state, spec.state_version, options.snapshots_kept)
         cell.state_bytes = len(state)
         cell.kept = (*cell.kept, cell.n)[-options.snapshots_kept :]
@@ -41,6 +44,7 @@ def add(cell: Cell, append: Append) -> None:
     if upto > 0:
         append.trims[cell.key] = (cell.key, upto)
     _taken(cell)
+    return None
 
 
 def erase(cell: Cell, append: Append) -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from remora.supervision.blame import Blame
 from remora.supervision.rules import Backoff, Directive, Rules, on
@@ -29,11 +30,27 @@ DEFAULTS: Mapping[str, Rules] = MappingProxyType(
 )
 """Kind of entity → the rules behind those that are declared."""
 
+HOST_DIED = "remora.HostDied"
+"""What rules for hosts know a host by that has ended, whatever ended it."""
+HOST_DEFAULTS: Rules = (
+    # One that ends as soon as it is started has to be tried less often; entities live on elsewhere meanwhile.
+    on(HOST_DIED, Exception).restart(Backoff(min_s=0.1, max_s=5.0, reset_s=60.0)),
+)
+"""The rules behind those that are declared for hosts."""
+
 SHARD_DEFAULTS: Rules = (
     # Its other entities have done nothing: three times a minute, then they are left in peace.
     on(BaseException).restart(Backoff(min_s=0), at_most=3, within_s=60, then=Directive.RESUME),
 )
 """The rules behind those that are declared for shards."""
+
+
+def _for_hosts(rules: Rules) -> Rules:
+    for rule in rules:
+        if not {rule.directive, rule.then} <= {Directive.RESTART, Directive.STOP}:
+            msg = "a host is restarted or stopped: it has no state to resume with, and nothing above it decides"
+            raise ValueError(msg)
+    return rules
 
 
 class Supervision(BaseModel):
@@ -51,8 +68,17 @@ class Supervision(BaseModel):
     the defaults of its kind. ``restart``: all its entities do. ``stop``: all answer ``Stopped`` until another host has
     the shard. ``escalate`` as ``resume``: there is no level above."""
 
+    host: Annotated[Rules, AfterValidator(_for_hosts)] = ()
+    """When a host's process is started again that has ended (``remora.HostDied``) or could not be started (by its error:
+    ``StartError``, ``HostGone``). Its shards are given to others at once, whatever is said here. ``restart`` and ``stop``
+    only; one that is stopped is not started again before another registry leads or the app is started anew."""
     crashes: Blame = Blame()
     """What becomes of an entity that takes its host's process down with it."""
+
+    @property
+    def host_rules(self) -> Rules:
+        """All rules of a host, the defaults last."""
+        return (*self.host, *HOST_DEFAULTS)
 
     @property
     def shard_rules(self) -> Rules:
