@@ -214,6 +214,11 @@ class LocalPlatform:
         """See Hosts."""
         await self._host(host).read_quarantine()
 
+    async def live(self) -> dict[str, int]:
+        """See Hosts."""
+        counted = [await host.live() for host in list(self.hosts.values())]
+        return {shard: count for host in counted for shard, count in host.items()}
+
     async def loads(self) -> dict[str, int]:
         """See Hosts."""
         return {shard: count for host in self.hosts.values() for shard, count in host.loads().items()}

@@ -150,7 +150,7 @@ def status(record: ClusterRecord) -> dict[str, Any]:
 
 
 def shards(record: ClusterRecord) -> list[dict[str, Any]]:
-    """Return every shard: owner, host, node, epoch, state, commands/s.
+    """Return every shard: owner, host, node, epoch, state, live entities, commands/s.
 
     Raises:
         ClusterUnreachable: The cluster or its registry does not answer.

@@ -295,7 +295,7 @@ async def test_without_a_rule_what_cannot_be_read_back_is_stopped_and_what_canno
             await entity.total()
 
 
-async def test_what_cannot_be_read_back_is_read_again_after_longer_and_longer_pauses_until_it_can() -> None:
+async def test_79_what_cannot_be_read_back_is_read_again_after_longer_and_longer_pauses_until_it_can() -> None:
     rules = (on(*WHAT).restart(Backoff(min_s=0.1, jitter=0)),)
     app = App(
         "places", entities=[Booked], settings=Settings(shards=1), supervision=Supervision(entities={"booked": rules})
@@ -312,3 +312,17 @@ async def test_what_cannot_be_read_back_is_read_again_after_longer_and_longer_pa
         BROKEN.clear()
 
         assert await asking == 1
+
+
+async def test_79_commands_that_wait_behind_a_failure_are_kept_and_run_in_order_after_the_restart() -> None:
+    async with running(Directive.RESTART) as (platform, client):
+        entity = client.ref(Booked, "a")
+        BROKEN.add("handler that awaits")
+        failing = asyncio.ensure_future(entity.add_after_a_wait())
+        waiting = [asyncio.ensure_future(client.ref(Booked, "a").add()) for _ in range(3)]
+        await until(lambda: platform.hosts["host-1"].failures.count)
+        BROKEN.clear()
+
+        with pytest.raises(HandlerFailed, match="BoomError"):
+            await failing
+        assert await asyncio.gather(*waiting) == [1, 2, 3]

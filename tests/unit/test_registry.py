@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -439,6 +440,19 @@ def test_a_host_group_that_nobody_declared_is_refused_when_the_app_is_made() -> 
         HostGroup(hosts=0)
     with pytest.raises(ValueError, match="for shared entities"):
         EntityOptions(host_group="gpu", placement="dedicated")
+
+
+async def test_shards_are_shown_with_how_many_entities_of_them_are_in_memory() -> None:
+    async with platforms.running(quick, hosts=2) as (platform, client):
+        for number in range(20):
+            await client.ref(Till, str(number)).add()
+
+        found = {row["shard"]: row["live"] for row in await registry_status.shards(platform.registry)}
+
+        shards = Counter(
+            platforms.host_of(platform, f"till/{number}").shard_name(f"till/{number}") for number in range(20)
+        )
+        assert found == {**dict.fromkeys(found, 0), **shards}
 
 
 # -- hosts that fail again and again, by the rules ------------------------------------------------------

@@ -133,6 +133,10 @@ class HostActor:
         """Read from the store what is in quarantine."""
         await self._running().read_quarantine()
 
+    async def live(self) -> dict[str, int]:
+        """Return how many entities are in memory per shard."""
+        return await self._running().live()
+
     async def loads(self) -> dict[str, int]:
         """Return commands taken so far per shard."""
         return self._running().loads()

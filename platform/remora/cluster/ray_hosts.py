@@ -386,10 +386,13 @@ class RayHosts:
         """See Hosts."""
         await self._tell(host, "read_quarantine")
 
+    async def live(self) -> dict[str, int]:
+        """See Hosts."""
+        return _merged(await self._ask_all("live", SHOWN_S))
+
     async def loads(self) -> dict[str, int]:
         """See Hosts."""
-        answers = await self._ask_all("loads", ASK_S)
-        return {shard: count for _, answer in answers if isinstance(answer, dict) for shard, count in answer.items()}
+        return _merged(await self._ask_all("loads", ASK_S))
 
     async def statuses(self) -> list[dict[str, Any]]:
         """Return the counters of all hosts, or why one did not answer in time."""
@@ -406,6 +409,11 @@ class RayHosts:
                 return name, str(ours(error, name))
 
         return list(await asyncio.gather(*(one(name, handle) for name, handle in self._handles.items())))
+
+
+def _merged(answers: Iterable[tuple[str, dict[str, int] | str]]) -> dict[str, int]:
+    """Return what hosts said per shard, of those that did."""
+    return {shard: count for _, answer in answers if isinstance(answer, dict) for shard, count in answer.items()}
 
 
 def _as_options(resources: Mapping[str, float]) -> dict[str, Any]:

@@ -290,7 +290,7 @@ class RegistryActor:
 
     async def shards(self) -> list[dict[str, Any]]:
         """Return every shard with its owner and state."""
-        return registry_status.shards(await self._leading())
+        return await registry_status.shards(await self._leading())
 
     async def failures(self, limit: int, of: str) -> list[dict[str, Any]]:
         """Return what failed, the latest first."""

