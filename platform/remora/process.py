@@ -43,10 +43,33 @@ def resident_bytes() -> int:
 
 def memory_limit_bytes() -> int:
     """Return how much memory there is for this process and all others beside it: its container's, or the machine's."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    machine = _machine_bytes()
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             return min(int(Path(limit).read_text(encoding="ascii")), machine)
         except (OSError, ValueError):  # another version of cgroups, or "max"
             continue
     return machine
+
+
+def memory_used_bytes() -> int:
+    """Return how much of that memory is in use, what could be freed at once (caches of files) not counted."""
+    for folder, names in (
+        ("", ("memory.current", "memory.max")),
+        ("memory/", ("memory.usage_in_bytes", "memory.limit_in_bytes")),
+    ):
+        group = Path("/sys/fs/cgroup") / folder
+        try:
+            if int((group / names[1]).read_text(encoding="ascii")) < _machine_bytes():
+                kept = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+                used = int((group / names[0]).read_text(encoding="ascii"))
+                return used - int(kept.get("inactive_file", 0)) - int(kept.get("active_file", 0))
+        except (OSError, ValueError):  # another version of cgroups, or "max"
+            continue
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    found = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    return found["MemTotal"] - found["MemAvailable"]
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -77,8 +77,8 @@ class Settings:
     """Seconds a handler may keep its host's loop before the host's process is ended and the handler blamed for it:
     three times the default deadline, so nobody waits for it any more, while all other entities of the host do."""
     memory_end_share: float = 0.9
-    """Share of the container's (or machine's) memory at which a process is ended that owes half of its memory to
-    one handler that runs: before the kernel or Ray (at 0.95) kills it, which would not say whose fault it was."""
+    """Share of the container's (or machine's) memory in use, by everybody, at which a process is ended that owes half of
+    its own to one handler that runs: before the kernel or Ray (at 0.95) kills it, which would not say whose fault it was."""
     threads_max: int = 16
     """Handlers with run_in="thread" that run at once per host; others wait their turn."""
     hand_off_s: float = 5.0

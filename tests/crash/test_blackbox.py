@@ -67,8 +67,9 @@ async def test_a_handler_that_takes_all_memory_is_ended_and_named(where: str) ->
 
 
 @pytest.mark.parametrize("where", ["loop", "thread"])
-async def test_a_process_that_is_killed_from_outside_blames_nobody_whatever_it_ran(where: str) -> None:
-    assert await died("killed", where) == LastWords("", None)
+@pytest.mark.parametrize("way", ["killed", "killed_after_a_child_crashed"])
+async def test_a_process_that_is_killed_from_outside_blames_nobody_whatever_it_ran(way: str, where: str) -> None:
+    assert await died(way, where) == LastWords("", None)
 
 
 def test_a_process_that_ends_as_it_should_leaves_nothing() -> None:
@@ -83,7 +84,8 @@ def test_a_process_that_ends_as_it_should_leaves_nothing() -> None:
 def test_what_is_left_of_processes_long_ended_is_tidied_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blackbox, "SHARED_MEMORY", tmp_path)
     box = BlackBox(1)
-    old, young = (tmp_path / f"remora-{os.getuid()}-{pid}-1.00.box" for pid in (999_999_991, 999_999_992))
+    folder = tmp_path / f"remora-{os.getuid()}"
+    old, young = (folder / f"{pid}-1.00.box" for pid in (999_999_991, 999_999_992))
     for path in (old, young):
         path.write_bytes(b"")
     long_ago = young.stat().st_mtime - 2 * blackbox.TIDY_S
@@ -95,6 +97,16 @@ def test_what_is_left_of_processes_long_ended_is_tidied_away(tmp_path: Path, mon
     assert young.exists()
     assert last_words(os.getpid(), started_s(os.getpid())) == LastWords("", None)
     box.close()
+
+
+def test_a_folder_that_others_can_write_to_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blackbox, "SHARED_MEMORY", tmp_path)
+    (tmp_path / f"remora-{os.getuid()}").mkdir()
+    (tmp_path / f"remora-{os.getuid()}").chmod(0o777)
+
+    with pytest.raises(PermissionError, match="this user's alone"):
+        BlackBox(1)
+    assert last_words(os.getpid(), started_s(os.getpid())) is None
 
 
 def test_saying_what_runs_costs_next_to_nothing() -> None:

@@ -6,7 +6,18 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from remora import App, Backoff, Blame, Client, Quarantined, Settings, Supervision, Unavailable, UnknownEntity
+from remora import (
+    App,
+    Backoff,
+    Blame,
+    Client,
+    Quarantined,
+    Settings,
+    StoreUnavailable,
+    Supervision,
+    Unavailable,
+    UnknownEntity,
+)
 from remora.clock import Clock, SystemClock
 from remora.local import LocalPlatform
 from remora.runtime import registry_status
@@ -14,8 +25,10 @@ from remora.runtime.blackbox import LastWords
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow
 from remora.supervision.blame import Crash, judged
-from remora.testing import ManualClock
+from remora.supervision.failure import RECOVERY
+from remora.testing import FaultyStore, ManualClock
 from tests import platforms
+from tests.clock import until
 from tests.things import Till
 
 RULE = Blame(at_most=2, within_s=60, backoff=Backoff(min_s=1, factor=2, max_s=10))
@@ -67,6 +80,15 @@ def test_where_the_scope_is_a_command_only_its_own_crashes_count_and_only_it_is_
 
 def test_without_a_pause_nothing_is_held_back_before_the_limit() -> None:
     assert judged([], crash(), RULE.model_copy(update={"backoff": Backoff(min_s=0)})) is None
+
+
+def test_what_cannot_even_be_read_back_is_held_apart_whole_whatever_the_scope() -> None:
+    rule = RULE.model_copy(update={"scope": "command", "at_most": 0})
+
+    found = judged([], crash(command=RECOVERY), rule)
+
+    assert found is not None
+    assert found.command == ""
 
 
 # -- on a platform -----------------------------------------------------------------------------------
@@ -232,5 +254,47 @@ async def test_who_leads_next_and_hosts_that_start_later_know_what_is_in_quarant
             host.abandon()
             del platform.hosts[host.name]
             await platform.registry.gone([host.incarnation], replace=False)
+        with pytest.raises(Quarantined):
+            await client.ref(Till, "bad").add()
+
+
+async def test_what_is_apart_stays_so_when_it_takes_down_a_host_that_had_not_heard_of_it() -> None:
+    rule = Blame(at_most=1, backoff=Backoff(min_s=0.1))
+    async with dying(rule) as (platform, client, deaths):
+        for _ in range(2):
+            await deaths.of("till/bad")
+        platform.registry.inquest.crashes = []  # the window is over
+
+        await deaths.of("till/bad")
+
+        (held,) = platform.registry.inquest.listed()
+        assert held.until_ms == 0
+        with pytest.raises(Quarantined):
+            await client.ref(Till, "bad").add()
+
+
+async def test_a_release_that_could_not_be_written_down_has_changed_nothing() -> None:
+    app = App("shop", entities=[Till], settings=Settings(shards=8), supervision=Supervision(crashes=Blame(at_most=0)))
+    store = FaultyStore()
+    async with platforms.running(app, store, hosts=2) as (platform, client):
+        await Deaths(platform).of("till/bad")
+        store.fail_next("set_note")
+
+        with pytest.raises(StoreUnavailable):
+            await platform.registry.inquest.release("till/bad", "")
+
+        assert [one.entity for one in platform.registry.inquest.listed()] == ["till/bad"]
+        await platform.registry.inquest.release("till/bad", "")
+        assert await client.ref(Till, "bad").add() == 1
+
+
+async def test_a_host_that_cannot_read_what_is_in_quarantine_is_told_again_until_it_has() -> None:
+    app = App("shop", entities=[Till], settings=Settings(shards=8), supervision=Supervision(crashes=Blame(at_most=0)))
+    store = FaultyStore()
+    async with platforms.running(app, store, hosts=2) as (platform, client):
+        store.fail_next("note", times=2)
+        await Deaths(platform).of("till/bad")
+
+        await until(lambda: all(host.quarantine.entities for host in platform.hosts.values()))
         with pytest.raises(Quarantined):
             await client.ref(Till, "bad").add()

@@ -87,9 +87,7 @@ class HostActor:
             {name: str(value) for name, value in context.get_node_labels().items()},
             release_of(app),
         )
-        blackbox.tidy()
-        box = self._box = blackbox.BlackBox(app.settings.threads_max)
-        box.listen()
+        box = self._box = _black_box(app.settings.threads_max)
         transport = RayTransport()
         client = Client(
             RayDirectory(app.name), transport, clock, app.settings, f"{self._name}/{context.get_worker_id()}"
@@ -170,3 +168,15 @@ class HostActor:
             msg = f"{self._name} is not started."
             raise RuntimeError(msg)
         return self._host
+
+
+def _black_box(threads: int) -> blackbox.BlackBox | None:
+    """Return this process's black box; None where there is no place for one, which must keep no host from starting."""
+    try:
+        blackbox.tidy()
+        box = blackbox.BlackBox(threads)
+    except OSError as error:
+        logging.getLogger("remora.host").error("what takes this host down will not be found: %s", error)  # noqa: TRY400 - where it was raised says nothing
+        return None
+    box.listen()
+    return box

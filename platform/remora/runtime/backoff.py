@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from remora.errors import Unavailable
 from remora.lifecycle import Phase
-from remora.messages import ERROR
+from remora.messages import ERROR, SEND
 from remora.why import how_long
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ TOLD_S = 0.1
 
 def bound(cell: Cell, item: Item) -> None:
     """See to it that a command is told when the restart will be, if that is after its caller's deadline."""
+    if item[0].flags & SEND:
+        return  # the outbox waits for ever
     wait_s = item[2] - cell.host.clock.monotonic_s() - TOLD_S
     cell.host.loop.call_later(max(wait_s, 0.0), _tell, cell, item)
 

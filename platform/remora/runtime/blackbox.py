@@ -14,6 +14,7 @@ import faulthandler
 import mmap
 import os
 import re
+import stat
 import struct
 import tempfile
 import threading
@@ -32,8 +33,10 @@ _THREAD_NUMBER = struct.Struct("<Q")
 """What a place begins with: whose it is. Behind it entity and command, each with a zero byte at its end; nothing runs
 where the first byte of that is zero."""
 _TEXT_BYTES = PLACE_BYTES - _THREAD_NUMBER.size
-_CAUSE_BYTES = 256
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - names hold pid and start time of the process that makes them
+_CAUSE_BYTES = 4096
+_HEAD = struct.Struct("<QH")
+"""What the file begins with: the thread that ended the process, and the length of cause, entity and command behind it."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of this user alone in it
 TIDY_S = 3600.0
 """Seconds after which what a process left is taken away."""
 _FAULT = re.compile(r"Fatal Python error: (?P<what>[^\n]+)")
@@ -41,11 +44,29 @@ _THREAD = re.compile(r"Current thread (?P<number>0x[0-9a-f]+)")
 
 
 def _folder() -> Path:
-    return SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    """Return this user's folder, and no other's: what is read there decides about quarantine.
+
+    Raises:
+        OSError: There is none to be had.
+    """
+    beside = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    folder = beside / f"remora-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        msg = f"{folder} is not this user's alone: remove it"
+        raise PermissionError(msg)
+    return folder
 
 
 def _file(pid: int, started: float) -> Path:
-    return _folder() / f"remora-{os.getuid()}-{pid}-{started:.2f}.box"
+    return _folder() / f"{pid}-{started:.2f}.box"
+
+
+def _created(path: Path) -> int:
+    """Create a file that was not there, and return its descriptor."""
+    path.unlink(missing_ok=True)  # of a process of that number and start, which was this one
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600)
 
 
 class Taken(NamedTuple):
@@ -70,23 +91,23 @@ class LastWords:
 class Place:
     """Where one thread says what it runs."""
 
-    __slots__ = ("_at", "_map", "thread")
+    __slots__ = ("_at", "_box", "thread")
 
-    def __init__(self, pages: mmap.mmap, number: int) -> None:
-        self._map = pages
+    def __init__(self, box: BlackBox, number: int) -> None:
+        self._box = box
         self._at = _CAUSE_BYTES + number * PLACE_BYTES + _THREAD_NUMBER.size
         self.thread = threading.get_ident()
-        _THREAD_NUMBER.pack_into(pages, self._at - _THREAD_NUMBER.size, self.thread)
+        _THREAD_NUMBER.pack_into(box.pages, self._at - _THREAD_NUMBER.size, self.thread)
 
     def enter(self, entity: str, command: str) -> None:
         """Say what runs now."""
         text = f"{entity}\0{command}\0".encode()[:_TEXT_BYTES]
         at = self._at
-        self._map[at : at + len(text)] = text
+        self._box.pages[at : at + len(text)] = text
 
     def leave(self) -> None:
         """Say that nothing runs."""
-        self._map[self._at] = 0
+        self._box.pages[self._at] = 0
 
 
 class BlackBox:
@@ -94,19 +115,22 @@ class BlackBox:
 
     Args:
         threads: How many threads beside the event loop run handlers at once.
+
+    Raises:
+        OSError: There is no place for it.
     """
 
     def __init__(self, threads: int) -> None:
         self._path = _file(os.getpid(), started_s(os.getpid()))
-        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o600)
+        descriptor = _created(self._path)
         try:
             size = _CAUSE_BYTES + (threads + 1) * PLACE_BYTES
-            os.ftruncate(descriptor, size)
-            self._map = mmap.mmap(descriptor, size)
+            os.posix_fallocate(descriptor, 0, size)  # a page that cannot be had is an error here, and no signal later
+            self.pages = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
-        self._fault = self._path.with_suffix(".fault").open("w", encoding="utf-8")
-        self.loop = Place(self._map, 0)
+        self._fault = os.fdopen(_created(self._path.with_suffix(".fault")), "w", encoding="utf-8")
+        self.loop = Place(self, 0)
         self._free = list(range(1, threads + 1))
         self._taken: dict[int, Taken] = {}
         self._runs = 0
@@ -116,7 +140,7 @@ class BlackBox:
     def within(self, entity: str, command: str) -> Iterator[None]:
         """Say what the calling thread runs while it does."""
         number = self._free.pop()
-        place = Place(self._map, number)
+        place = Place(self, number)
         place.enter(entity, command)
         self._runs = run = self._runs + 1  # of two threads at once one may be lost: they are told apart by thread
         self._taken[number] = Taken(place.thread, run, f"{entity}.{command}")
@@ -131,11 +155,33 @@ class BlackBox:
         """Return what threads run beside the event loop; from any of them."""
         return list(self._taken.values())
 
-    def say(self, cause: str, thread: int) -> None:
-        """Say how this process is about to end, and by which thread."""
-        text = cause.encode()[: _CAUSE_BYTES - 10]
-        self._map[10 : 10 + len(text)] = text
-        struct.pack_into("<QH", self._map, 0, thread, len(text))
+    def say(self, cause: str, thread: int = 0, what: tuple[str, str] = ("", "")) -> None:
+        """Say how this process is about to end.
+
+        Args:
+            cause: How.
+            thread: By which thread; what it runs at the end is the culprit.
+            what: The culprit, (entity, command), where that is known already.
+        """
+        text = "\0".join((cause, *what)).encode()[: _CAUSE_BYTES - _HEAD.size]
+        self.pages[_HEAD.size : _HEAD.size + len(text)] = text
+        _HEAD.pack_into(self.pages, 0, thread, len(text))
+
+    def touch(self) -> None:
+        """Show that this process lives: writing to memory does not change a file's time."""
+        with contextlib.suppress(OSError):
+            os.utime(self._path)
+
+    def _forked(self) -> None:
+        """In a child of this process: what becomes of it is not this process's end."""
+        self.pages = mmap.mmap(-1, len(self.pages))
+        self._unhook()
+
+    def _unhook(self) -> None:
+        if self._exit is not None:
+            os._exit = self._exit  # type: ignore[assignment]  # the original
+            self._exit = None
+            faulthandler.disable()
 
     def listen(self) -> None:
         """Have fatal signals and calls of ``os._exit`` noted from now on."""
@@ -147,12 +193,11 @@ class BlackBox:
             leave(status)
 
         os._exit = noted  # type: ignore[assignment]  # it does not return either
+        os.register_at_fork(after_in_child=self._forked)
 
     def close(self) -> None:
         """This process ends as it should: take the file away. The memory stays: threads may write to it still."""
-        if self._exit is not None:
-            os._exit = self._exit  # type: ignore[assignment]  # the original
-            faulthandler.disable()
+        self._unhook()
         self._fault.close()
         remove(os.getpid(), started_s(os.getpid()))
 
@@ -196,13 +241,16 @@ def last_words(pid: int, started: float) -> LastWords | None:
         fault = _file(pid, started).with_suffix(".fault").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    thread, length = struct.unpack_from("<QH", data, 0)
-    cause = data[10 : 10 + length].decode(errors="replace")
+    if len(data) < _CAUSE_BYTES:
+        return None
+    thread, length = _HEAD.unpack_from(data, 0)
+    cause, *what = data[_HEAD.size : _HEAD.size + length].decode(errors="replace").split("\0")
+    known = (what[0], what[1]) if len(what) > 1 and what[0] else None
     if (found := _FAULT.search(fault)) is not None:
         cause = found["what"].strip()
         struck = _THREAD.search(fault)
         thread = 0 if struck is None else int(struck["number"], 16)
-    return LastWords(cause, _ran(data, thread) if cause else None)
+    return LastWords(cause, (known or _ran(data, thread)) if cause else None)
 
 
 def _ran(data: bytes, thread: int) -> tuple[str, str] | None:
@@ -216,13 +264,13 @@ def _ran(data: bytes, thread: int) -> tuple[str, str] | None:
 
 def tidy() -> None:
     """Take away what processes left that ended and that nobody asked about."""
-    for path in _folder().glob(f"remora-{os.getuid()}-*"):
-        pid, _, started = path.stem.removeprefix(f"remora-{os.getuid()}-").partition("-")
+    for path in _folder().iterdir():
+        pid, _, started = path.stem.partition("-")
         with contextlib.suppress(ValueError, OSError):
             if f"{started_s(int(pid)):.2f}" != started and _old(path):
                 path.unlink()
 
 
 def _old(path: Path) -> bool:
-    """Return whether a file has been there for longer than anybody takes to ask about it."""
+    """Return whether a process has ended longer ago than anybody takes to ask about it."""
     return time.time() - path.stat().st_mtime > TIDY_S  # noqa: TID251 - of files, not of the platform's clock

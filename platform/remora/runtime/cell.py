@@ -144,6 +144,14 @@ class Cell:
         if not self.pumping:
             self.pump()
 
+    def carried_on(self, item: Item) -> None:
+        """Take an ask that another host had taken already."""
+        self.mailbox.append(item)
+        if self.phase is Phase.STOPPED:
+            self._refuse_waiting(self.reason or Stopped(f"{self.key} is stopped."))
+        if self.phase is Phase.BACKOFF:
+            backoff.bound(self, item)
+
     def pump(self) -> None:
         """Run what waits until a handler suspends or the mailbox is empty."""
         self.pumping = True
@@ -286,9 +294,8 @@ class Cell:
                     task.exception()  # the activation went on without it; its caller was told
                 return
             self.task = self.turn = None
-            self.host.running.enter(self.key, handler.name)
-            self._finished(task, item, handler, turn, image)
-            self.host.running.leave()
+            with self.host.running.within(self.key, handler.name):
+                self._finished(task, item, handler, turn, image)
             if not self.pumping:
                 self.pump()
 
@@ -380,21 +387,14 @@ class Cell:
         if state is not None:
             append.states[self.key] = (self.key, self.n, self.seq, state, self.spec.state_version)
             self.state_bytes = len(state)
-        if turn.erase:
-            snapshots.erase(self, append)
-        failure = snapshots.add(self, append) if clean and not turn.erase and snapshots.due(self) else None
-        if turn.sends or turn.reminders or ask.flags & REMINDER:
-            self._owe(ask, turn, commit)
-        commit.answers.append((sink, ask.n, verdict, payload))
-        if failure is not None:
-            self.host.failures.judge_snapshot(self, failure)
-
-    def _owe(self, ask: Ask, turn: Turn, commit: Commit) -> None:
-        """Add what a command sends and what is to ring to the commit that holds it."""
+        failure = snapshots.keep(self, append, erase=turn.erase, clean=clean)
         if turn.sends:
             self.host.outbox.add(self, commit, turn.sends)
         if turn.reminders or ask.flags & REMINDER:
             self.host.reminders.add(self, commit.append, turn, ask)
+        commit.answers.append((sink, ask.n, verdict, payload))
+        if failure is not None:
+            self.host.failures.judge_snapshot(self, failure)
 
     def open_commit(self) -> Commit:
         """Return the open commit, of which the entity is now a part."""
@@ -483,7 +483,8 @@ class Cell:
         if self.phase is Phase.BACKOFF:
             self.busy_since_s = self.host.clock.monotonic_s()
             self.phase = step(self.phase, Phase.RECOVERING)
-            self.host.recovery.after(self.commit, self)
+            if not self.host.quarantine.keep(self):
+                self.host.recovery.after(self.commit, self)
 
     def _abandon_task(self) -> None:
         task, working = self.task, self.turn

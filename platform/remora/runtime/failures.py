@@ -16,7 +16,7 @@ import msgspec
 from remora.errors import Corrupt, RemoraError, Stopped, StoreUnavailable
 from remora.journal import FailureRow
 from remora.supervision.decisions import Decision, History, decide
-from remora.supervision.failure import Failure, described, message_of, shown, traceback_of
+from remora.supervision.failure import RECOVERY, SNAPSHOT, Failure, described, message_of, shown, traceback_of
 from remora.supervision.rules import Directive, Rules, kinds_of, name_of, on
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from remora.runtime.cell import Cell
     from remora.runtime.host import Host
 
-RECOVERY, SNAPSHOT = "recovery", "snapshot"
-"""Places of a failure beside commands and queries, as they are noted in the place of a command."""
 AGAIN_MIN_S = 0.1
 """Shortest pause before an entity that could not be read back is read again, in seconds: whatever a rule says, it must not
 read the store as fast as it can."""

@@ -375,7 +375,7 @@ class HandOff:
             for one in passenger.waiting:
                 session = host.session(one.session, now_s)
                 session.taken += 1
-                cell.mailbox.append((one.ask, session, now_s + one.left_s))
+                cell.carried_on((one.ask, session, now_s + one.left_s))
             if not cell.pumping:
                 cell.pump()
 

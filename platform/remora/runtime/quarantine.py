@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from remora.errors import Quarantined, RemoraError, StoreUnavailable, UnknownEntity
+from remora.errors import Quarantined, RemoraError, UnknownEntity
 from remora.journal import FailureRow
 from remora.lifecycle import Phase
 from remora.supervision.blame import CRASHES_KEPT, Crash, Quarantine, judged
@@ -33,6 +33,9 @@ meanwhile."""
 TOLD_S = 2.0
 """Longest that they wait, where something was found, for it to be written down and told to the hosts that get them, in
 seconds: given to them before, what took down one host would take down the next."""
+
+AGAIN_S = 0.5
+"""Seconds before a host that could not be told is told again."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_crashes = msgspec.json.Decoder(list[Crash]).decode
@@ -58,6 +61,7 @@ class Inquest:
         self.held: dict[Key, Quarantine] = {}
         self.turn = asyncio.Lock()
         """Of who changes what is held, and of hosts that join: none of them may miss a change."""
+        self._begun = asyncio.Event()
         self.ever_held = False
         """Whether anything has been, so that a host which read that as it started may have missed what came next."""
         self.found = 0
@@ -71,6 +75,7 @@ class Inquest:
         self.crashes = [] if crashes is None else _decode_crashes(crashes)
         self.held = {(one.entity, one.command): one for one in ([] if held is None else _decode_quarantined(held))}
         self.ever_held = bool(self.held)
+        self._begun.set()
 
     async def hear(self, rows: list[HostRow]) -> None:
         """Find what took hosts down, of those at hand before their shards are given away; of others a little later."""
@@ -91,6 +96,7 @@ class Inquest:
             self._log.error("host %s went down by itself (%s), and ran nothing of an entity's", row.name, words.cause)
             return
         found.set()
+        await self._begun.wait()  # what earlier leaders noted is read
         async with self.turn:
             await self._blame(
                 row, words, Crash(*words.culprit, words.cause, row.name, row.incarnation, self._registry.clock.now_ms())
@@ -101,18 +107,21 @@ class Inquest:
         if any(one.incarnation == crash.incarnation for one in self.crashes):
             return  # whoever watched it and whoever called it have both reported it
         self.found += 1
+        self._log.error("host %s was taken down by %s: %s", row.name, _named(crash.entity, crash.command), words.cause)
         held = judged(self.crashes, crash, registry.app.supervision.crashes)
-        self.crashes = [*self.crashes, crash][-CRASHES_KEPT:]
-        self._log.error("host %s was taken down by %s: %s", row.name, _named(*words.culprit or ("", "")), words.cause)
-        if held is not None:
+        crashes = [*self.crashes, crash][-CRASHES_KEPT:]
+        # First in the store, then in memory: whoever asks again after a failure finds what there was.
+        await registry.patiently(lambda: registry.note(CRASHES, crashes))
+        self.crashes = crashes
+        before = self.held.get((crash.entity, ""))
+        if held is not None and (
+            before is None or before.until_ms
+        ):  # what is apart stays so until somebody releases it
             pause = "it is held back for a while" if held.until_ms else "it is in quarantine"
             self._log.error("%s: %s", held.because, pause)
-            # What is apart until somebody releases it stays so.
-            self.held = {key: one for key, one in self.held.items() if one.holds(crash.at_ms)}
-            self.held[held.entity, held.command] = held
-            await self._tell()
-        await registry.note(CRASHES, self.crashes)
-        await registry.store.add_failures([_noted(crash, row, held)])
+            others = {key: one for key, one in self.held.items() if one.holds(crash.at_ms)}
+            await self._hold({**others, (held.entity, held.command): held})
+        await registry.patiently(lambda: registry.store.add_failures([_noted(crash, row, held)]))
 
     def listed(self) -> list[Quarantine]:
         """Return what is held back or apart now, the latest first."""
@@ -123,6 +132,7 @@ class Inquest:
         """Let something run again; the crashes that it was held for are forgotten.
 
         Raises:
+            StoreUnavailable: It could not be written down, and nothing has changed.
             UnknownEntity: It is not in quarantine.
         """
         async with self.turn:
@@ -131,28 +141,42 @@ class Inquest:
                 known = ", ".join(_named(one.entity, one.command) for one in self.listed())
                 msg = f"{_named(entity, command)} is not in quarantine; in quarantine: {known or 'nothing'}."
                 raise UnknownEntity(msg)
-            del self.held[entity, command]
-            self.crashes = [one for one in self.crashes if one.entity != entity or (command and one.command != command)]
-            await self._registry.note(CRASHES, self.crashes)
-            await self._tell()
+            crashes = [one for one in self.crashes if one.entity != entity or (command and one.command != command)]
+            await self._registry.note(CRASHES, crashes)
+            self.crashes = crashes
+            await self._hold({key: one for key, one in self.held.items() if key != (entity, command)})
         return held
 
-    async def _tell(self) -> None:
-        self.ever_held = True
-        await self._registry.note(QUARANTINED, list(self.held.values()))
-        await self.tell(self._registry.current.hosts.values())
+    async def _hold(self, held: dict[Key, Quarantine]) -> None:
+        registry = self._registry
+        await registry.patiently(lambda: registry.note(QUARANTINED, list(held.values())))
+        self.held, self.ever_held = held, True
+        await self.tell(registry.current.hosts.values())
 
     async def tell(self, rows: Iterable[HostRow]) -> None:
         """Have hosts read what is in quarantine."""
-        telling = [self._registry.spawn(self._tell_one(row)) for row in rows]
+        telling = [self._registry.spawn(self._tell_or_retry(row)) for row in rows]
         if telling:
             await asyncio.wait(telling, timeout=TOLD_S)  # the others go on being told
 
-    async def _tell_one(self, row: HostRow) -> None:
+    async def _tell_or_retry(self, row: HostRow) -> None:
+        if not await self._told(row):
+            self._registry.spawn(self._tell_again(row))
+
+    async def _told(self, row: HostRow) -> bool:
         try:
             await self._registry.hosts.read_quarantine(row)
-        except RemoraError as error:  # it is gone, and its successor reads it as it starts
+        except RemoraError as error:
             self._log.info("host %s was not told of a quarantine: %s", row.name, error)
+            return False
+        return True
+
+    async def _tell_again(self, row: HostRow) -> None:
+        """Again and again as long as there is that host: its successor reads it as it starts."""
+        while True:
+            await asyncio.sleep(AGAIN_S)  # noqa: TID251 - a pause before the next try
+            if row.incarnation not in self._registry.current.hosts or await self._told(row):
+                return
 
 
 def _noted(crash: Crash, row: HostRow, held: Quarantine | None) -> FailureRow:
@@ -179,13 +203,13 @@ class Held:
         self.commands: dict[Key, Quarantine] = {}
 
     async def read(self) -> None:
-        """Read it from the store, or keep what is known if that does not answer."""
+        """Read it from the store.
+
+        Raises:
+            StoreUnavailable: It does not answer; what was known stays so, and whoever asked for this asks again.
+        """
         host = self._host
-        try:
-            text = await host.store.note(QUARANTINED)
-        except StoreUnavailable as error:
-            host.log.warning("what is in quarantine cannot be read: %s", error)
-            return
+        text = await host.store.note(QUARANTINED)
         held = [] if text is None else _decode_quarantined(text)
         before = self.entities
         self.entities = {one.entity: one for one in held if not one.command}

@@ -25,10 +25,10 @@ from remora.journal import PAGE_ENTRIES, Recovered, Tail, Want
 from remora.lifecycle import Phase, step
 from remora.messages import ADMITTED
 from remora.runtime.cell import Cell
-from remora.runtime.failures import RECOVERY
 from remora.runtime.window import is_send, unread
 from remora.schema.reading import UnreadableEvent, UnreadableState, read_events, read_state
 from remora.sharding.table import Table
+from remora.supervision.failure import RECOVERY
 
 if TYPE_CHECKING:
     from remora.runtime.committer import Commit
@@ -132,6 +132,7 @@ class Recovery:
         cell.last_used_s = cell.seen_s = host.clock.monotonic_s()
         host.passivation.activated(cell)
         if host.quarantine.entities and host.quarantine.keep(cell):
+            shard.images.pop(key, None)  # too old by the time that it runs again
             return cell
         if shard.images and host.handoff.open(cell):
             return cell

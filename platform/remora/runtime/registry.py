@@ -330,7 +330,7 @@ class Registry:
         """
         wanted = list(numbers)
         async with self._lock:
-            await self._patiently(lambda: self.store.write_table(self._term, self._table.version, wanted, {}))
+            await self.patiently(lambda: self.store.write_table(self._term, self._table.version, wanted, {}))
 
     async def refresh(self) -> None:
         """Read the table again: a host took a new incarnation in the store, or released shards."""
@@ -365,11 +365,11 @@ class Registry:
             await self.store.write_table(self._term, after.version, plan.fence, plan.assign)
             return after
 
-        changed = await self._patiently(once)
+        changed = await self.patiently(once)
         if changed is not None:
             await self._publish(changed, replace=replace, because=because)
 
-    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do something with the store until it answers.
 
         Raises:

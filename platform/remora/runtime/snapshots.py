@@ -21,6 +21,21 @@ def due(cell: Cell) -> bool:
     return cell.n - cell.snapshot_n >= options.snapshot_every or cell.tail_bytes >= options.snapshot_bytes
 
 
+def keep(cell: Cell, append: Append, *, erase: bool, clean: bool) -> Exception | None:
+    """Begin the entity anew, or add a snapshot if one is due; return why none could be taken, if so.
+
+    Args:
+        cell: The entity, with its latest entry.
+        append: What is written with that.
+        erase: Whether it is to begin anew.
+        clean: Whether the state in memory is that of its latest entry.
+    """
+    if erase:
+        _erase(cell, append)
+        return None
+    return add(cell, append) if clean and due(cell) else None
+
+
 def add(cell: Cell, append: Append) -> Exception | None:
     """Add a snapshot as of the cell's present entry, and what recovery does not need any more because of it.
 
@@ -47,7 +62,7 @@ def add(cell: Cell, append: Append) -> Exception | None:
     return None
 
 
-def erase(cell: Cell, append: Append) -> None:
+def _erase(cell: Cell, append: Append) -> None:
     """Start the entity over as of its present entry: its number, what it remembers of commands and marks stay."""
     spec, key = cell.spec, cell.key
     cell.entity.state = spec.state_type()

@@ -18,9 +18,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Hashable, Iterator
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
 
-from remora.process import memory_limit_bytes, resident_bytes
+from remora.process import memory_limit_bytes, memory_used_bytes, resident_bytes
 from remora.runtime.blackbox import BlackBox
 from remora.settings import Settings
 from remora.why import Glance
@@ -33,6 +34,14 @@ LATE_S = 0.1
 """Seconds that a sign of life may be late on a busy machine before the loop counts as kept, and that one run has to last."""
 GREEDY_SHARE = 0.5
 """Share of the process's memory that has to have come while one handler ran for it to be the one to blame."""
+GREEDY_LEAST_SHARE = 0.02
+"""Share of all memory there is that it has to be at least: half a gigabyte of 24."""
+WINDOW_S = 2.0
+"""Within which it has to have come where other handlers run beside it, in seconds."""
+STILL_S = 1.0
+"""Seconds that a look may be late before the machine counts as having stood still."""
+TOUCH_S = 60.0
+"""Seconds between signs of life of this process for those that tidy up after others."""
 SHOWN = 3
 """Innermost lines of the stack that are shown."""
 
@@ -92,10 +101,12 @@ class Watchdog:
         self._running = running
         self._blocked_s = blocked_s = settings.blocked_s
         self._hung_s = settings.hung_s
-        self._memory_end_bytes = settings.memory_end_share * memory_limit_bytes()
+        self._limit_bytes = memory_limit_bytes()
+        self._memory_end_bytes = settings.memory_end_share * self._limit_bytes
         self._turn_s = min(blocked_s / LOOKS, TURN_MAX_S)
-        self._resident: dict[Hashable, int] = {}
-        """What runs → the process's memory when it was first seen to run, in bytes."""
+        self._resident: dict[Hashable, deque[int]] = {}
+        """What runs → the process's memory at the looks that saw it run, in bytes: the first, where it runs alone."""
+        self._window = max(1, round(WINDOW_S / self._turn_s))
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._turned_s = 0.0
@@ -126,15 +137,18 @@ class Watchdog:
 
     def _watch(self) -> None:
         told: tuple[int, str] | None = None
+        looked_s = touched_s = _real_s()
         while not self._stopped.wait(self._turn_s):
             now_s, run = _real_s(), self._run()
-            if run != self._seen:
+            # After a look that comes late itself the machine stood still, or native code kept the interpreter: not the run's time.
+            if run != self._seen or now_s - looked_s > self._turn_s + STILL_S:
                 self._seen, self._seen_s = run, now_s
-            box = self._running.box
-            if box is not None and run is not None and (kept_s := self._kept_s(now_s)) > self._hung_s:
-                self._end(box, f"it kept its host from everything else for {kept_s:.0f} s", self._loop_thread)
-            if box is not None:
-                self._weigh(box, run)
+            looked_s = now_s
+            if (box := self._running.box) is not None:
+                self._judge(box, run, now_s)
+                if now_s - touched_s > TOUCH_S:
+                    touched_s = now_s
+                    box.touch()
             if run is None or run == told or self._kept_s(now_s) < self._blocked_s:
                 continue
             told = run  # once per blockade
@@ -145,27 +159,37 @@ class Watchdog:
                 run[1], self._kept_s(now_s), self._where(),
             )  # fmt: skip
 
-    def _weigh(self, box: BlackBox, run: tuple[int, str] | None) -> None:
-        """End this process if its memory is all but used up, and most of it came while one handler ran."""
+    def _judge(self, box: BlackBox, run: tuple[int, str] | None, now_s: float) -> None:
+        """End this process if one handler keeps it from everything else, or has all but used up the memory there is."""
+        if run is not None and (kept_s := self._kept_s(now_s)) > self._hung_s:
+            cause = f"it kept its host from everything else for {kept_s:.0f} s"
+            self._end(box, cause, run[1], lambda: self._run() == run)
         resident = resident_bytes()
-        runs: dict[Hashable, int] = {taken: taken.thread for taken in box.taken() if taken.thread != self._loop_thread}
-        if run is not None:
-            runs[run] = self._loop_thread
-        self._resident = {one: self._resident.get(one, resident) for one in runs}
-        if resident < self._memory_end_bytes:
+        threads: dict[Hashable, str] = {taken: taken.what for taken in box.taken()}
+        runs: dict[Hashable, str] = {**threads} if run is None else {**threads, run: run[1]}
+        self._resident = {one: self._resident.get(one, deque()) for one in runs}
+        for seen in self._resident.values():
+            seen.append(resident)
+            if len(runs) > 1 or threads:  # beside others it answers for what came at one go: the rest may be theirs
+                while len(seen) > self._window + 1:
+                    seen.popleft()
+        if memory_used_bytes() < self._memory_end_bytes:
             return
-        culprits = [one for one, before in self._resident.items() if resident - before > resident * GREEDY_SHARE]
+        least = max(resident * GREEDY_SHARE, self._limit_bytes * GREEDY_LEAST_SHARE)
+        culprits = [one for one, seen in self._resident.items() if resident - seen[0] > least]
         if len(culprits) == 1:  # of several it is not known whose it is
-            took, has = (resident - self._resident[culprits[0]]) / 2**30, resident / 2**30
-            self._end(box, f"it took {took:.1f} GiB of memory, with which its host had {has:.1f}", runs[culprits[0]])
+            (culprit,) = culprits
+            took, has = (resident - self._resident[culprit][0]) / 2**30, resident / 2**30
+            cause = f"it took {took:.1f} GiB of memory, with which its host had {has:.1f}"
+            self._end(box, cause, runs[culprit], lambda: culprit in {self._run(), *box.taken()})
 
-    def _end(self, box: BlackBox, cause: str, thread: int) -> None:
-        """End this process: it serves nobody any more, or soon will not, and another one can."""
-        self._log.error(
-            "the process is ended by its watchdog, of what runs: %s. The loop was here:\n%s", cause, self._where()
-        )
-        box.say(cause, thread)
-        os.kill(os.getpid(), signal.SIGKILL)
+    def _end(self, box: BlackBox, cause: str, what: str, still: Callable[[], bool]) -> None:
+        """End this process, unless what is to blame has ended meanwhile: it serves nobody any more, or soon will not."""
+        self._log.error("the process is ended, because of %s: %s. The loop was here:\n%s", what, cause, self._where())
+        if still():
+            entity, _, command = what.rpartition(".")
+            box.say(cause, what=(entity, command))
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _kept_s(self, now_s: float) -> float:
         """Return for how long the run that was seen last has kept the loop: many short ones behind each other have not."""

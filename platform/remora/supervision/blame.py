@@ -21,6 +21,7 @@ from typing import Annotated, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+from remora.supervision.failure import RECOVERY
 from remora.supervision.rules import UNBOUNDED_S, Backoff
 
 CRASHES_KEPT = 200
@@ -86,7 +87,8 @@ def judged(crashes: Iterable[Crash], latest: Crash, rule: Blame) -> Quarantine |
     often = "once" if count == 1 else f"{count} times within {rule.within_s:g} s, the last time"
     because = f"{latest.entity}.{latest.command} took its host down {often} with: {latest.cause}"
     if count > rule.at_most:
-        command = latest.command if rule.scope == "command" else ""
+        # Without being read back it runs no command at all.
+        command = latest.command if rule.scope == "command" and latest.command != RECOVERY else ""
         return Quarantine(latest.entity, command, because, count, latest.at_ms)
     pause_ms = int(rule.backoff.pause_s(count) * 1000)
     if not pause_ms:

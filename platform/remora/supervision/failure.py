@@ -12,6 +12,8 @@ TRACEBACK_MAX = 4_000
 """Characters of a traceback that are kept: its end, where it was raised."""
 ARGUMENTS_MAX = 1_000
 """Characters of a command's arguments that are kept."""
+RECOVERY, SNAPSHOT = "recovery", "snapshot"
+"""Where an entity fails beside its commands and queries, as it is noted in the place of a command."""
 
 
 class Failure(msgspec.Struct, frozen=True):
