@@ -107,6 +107,8 @@ class Deaths:
 
     async def of(self, key: str, command: str = "add", cause: str = "os._exit(1)") -> None:
         """The host of an entity is taken down by it."""
+        # After another's death it may have none for a moment.
+        await until(lambda: any(host.shard_name(key) in host.shards for host in self._platform.hosts.values()))
         host = platforms.host_of(self._platform, key)
         self._words[host.name] = LastWords(cause, (key, command) if command else None)
         await self._platform.crash(host.name)

@@ -182,6 +182,12 @@ def test_79_the_pause_doubles_with_each_failure_up_to_its_maximum_and_stays_ther
     assert [one.after_s for one in made] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0]
 
 
+def test_the_very_first_pause_may_be_another() -> None:
+    backoff = Backoff(first_s=0, min_s=1, max_s=3)
+
+    assert [backoff.pause_s(streak) for streak in (1, 2, 3, 4)] == [0, 1, 2, 3]
+
+
 def test_79_pauses_begin_with_the_first_again_after_a_time_without_failures() -> None:
     rule = on(Exception).restart(Backoff(min_s=1.0, max_s=9.0))
 

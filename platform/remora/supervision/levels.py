@@ -34,7 +34,7 @@ HOST_DIED = "remora.HostDied"
 """What rules for hosts know a host by that has ended, whatever ended it."""
 HOST_DEFAULTS: Rules = (
     # One that ends as soon as it is started has to be tried less often; entities live on elsewhere meanwhile.
-    on(HOST_DIED, Exception).restart(Backoff(min_s=0.1, max_s=5.0, reset_s=60.0)),
+    on(HOST_DIED, Exception).restart(Backoff(first_s=0, min_s=0.2, max_s=5.0, reset_s=60.0)),
 )
 """The rules behind those that are declared for hosts."""
 

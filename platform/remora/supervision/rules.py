@@ -103,6 +103,8 @@ class Backoff(BaseModel):
     """First pause, in seconds; 0: restart at once, every time."""
     max_s: Seconds = 30.0
     """Longest pause, in seconds."""
+    first_s: Seconds | None = None
+    """The very first pause, where it is another one: with 0 a single failure costs none, and ``min_s`` comes second."""
     factor: Annotated[float, Field(ge=1, le=1000)] = 2.0
     """By how much each pause is longer than the one before."""
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.2
@@ -125,6 +127,10 @@ class Backoff(BaseModel):
 
     def pause_s(self, streak: int) -> float:
         """Return the pause before the restart number ``streak`` in a row, before jitter, in seconds."""
+        if self.first_s is not None:
+            if streak <= 1:
+                return self.first_s
+            streak -= 1
         if self.min_s <= 0:
             return 0.0
         try:
