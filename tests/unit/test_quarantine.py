@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from remora import (
@@ -22,6 +23,7 @@ from remora.clock import Clock, SystemClock
 from remora.local import LocalPlatform
 from remora.runtime import registry_status
 from remora.runtime.blackbox import LastWords
+from remora.runtime.quarantine import HEARD_S
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow
 from remora.supervision.blame import Crash, judged
@@ -300,3 +302,21 @@ async def test_a_host_that_cannot_read_what_is_in_quarantine_is_told_again_until
         await until(lambda: all(host.quarantine.entities for host in platform.hosts.values()))
         with pytest.raises(Quarantined):
             await client.ref(Till, "bad").add()
+
+
+async def test_shards_of_a_node_that_may_be_gone_itself_do_not_wait_for_its_last_words() -> None:
+    async with dying(Blame(at_most=0)) as (platform, client, _):
+        await client.ref(Till, "bad").add()
+        host = platforms.host_of(platform, "till/bad")
+        silent = asyncio.Event()
+
+        async def never(host: HostRow) -> LastWords | None:
+            del host
+            await silent.wait()
+            return None
+
+        platform.last_words = never  # type: ignore[method-assign]  # as of a machine that is gone
+        platform.registry.detection.doubt(host.row.node)
+        row = msgspec.structs.replace(host.row, machine="another")
+        async with asyncio.timeout(HEARD_S / 2):
+            await platform.registry.inquest.hear([row])

@@ -12,6 +12,7 @@ import msgspec
 from remora.errors import Quarantined, RemoraError, UnknownEntity
 from remora.journal import FailureRow
 from remora.lifecycle import Phase
+from remora.process import machine_identity
 from remora.supervision.blame import CRASHES_KEPT, Crash, Quarantine, judged
 from remora.supervision.failure import Failure
 
@@ -79,12 +80,14 @@ class Inquest:
 
     async def hear(self, rows: list[HostRow]) -> None:
         """Find what took hosts down, of those at hand before their shards are given away; of others a little later."""
-        found = [asyncio.Event() for _ in rows]
-        hearing = [self._registry.spawn(self._one(row, event)) for row, event in zip(rows, found, strict=True)]
+        doubted, here = self._registry.detection.doubted, machine_identity()
+        found = {self._registry.spawn(self._one(row, event := asyncio.Event())): (row, event) for row in rows}
+        # A node that may be gone itself will not say anything in that time: its shards do not wait for it.
+        hearing = [task for task, (row, _) in found.items() if row.machine == here or row.node not in doubted]
         if not hearing:
             return
         _, slow = await asyncio.wait(hearing, timeout=HEARD_S)
-        judging = [one for one, event in zip(hearing, found, strict=True) if one in slow and event.is_set()]
+        judging = [task for task in slow if found[task][1].is_set()]
         if judging:
             await asyncio.wait(judging, timeout=TOLD_S)
 
