@@ -87,7 +87,7 @@ unlucky = App(
 )  # fmt: skip
 looping = App(
     "looping", entities=[Brittle, Witness], settings=Settings(shards=64), allocation=BY_NUMBER,
-    supervision=Supervision(crashes=Blame(at_most=2, backoff=Backoff(min_s=6, max_s=8, jitter=0))),
+    supervision=Supervision(crashes=Blame(at_most=2, backoff=Backoff(min_s=12, max_s=15, jitter=0))),
 )  # fmt: skip
 """Pauses are longer than a host takes to start: in between everything is as it was."""
 brittle = App(

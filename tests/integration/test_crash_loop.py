@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,8 @@ RATE = 300.0
 UNDISTURBED_S = 8.0
 AGAIN_S = 60.0
 PLENTY_S = 300.0
+RULE = looping.supervision.crashes
+BORNE = RULE.at_most
 TIMES = 3
 """What p99 may be of the undisturbed one, by the promise."""
 
@@ -77,14 +79,29 @@ class Neighbours:
         return took[int(len(took) * 0.99)], len(took)
 
 
-async def outages_of(app: Running, found: list[tuple[float, float]]) -> None:
-    """Note from when to when a host was not there, or did not have its part of the shards."""
-    while True:
-        pids = {row.pid for row in app.hosts()}
-        await until(lambda: not all(alive(pid) for pid in pids), PLENTY_S, "a host ends")  # noqa: B023 - waited for here
-        begun = time.perf_counter()
-        await until(lambda: app.balanced(2) and all(alive(row.pid) for row in app.hosts()), AGAIN_S, "both hosts stand")
-        found.append((begun, time.perf_counter()))
+@dataclass
+class Outages:
+    """From when to when a host was not there, or did not have its part of the shards; and whose process ended."""
+
+    app: Running
+    found: list[tuple[float, float]] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)
+
+    @property
+    def died(self) -> int:
+        return sum(not alive(pid) for pid in self.seen)
+
+    def whole(self) -> bool:
+        pids = {row.pid for row in self.app.hosts()}
+        self.seen |= pids
+        return self.app.balanced(2) and all(alive(pid) for pid in pids)
+
+    async def watch(self) -> None:
+        while True:
+            await until(lambda: not self.whole(), PLENTY_S, "a host ends")
+            begun = time.perf_counter()
+            await until(self.whole, AGAIN_S, "both hosts stand")
+            self.found.append((begun, time.perf_counter()))
 
 
 async def test_a_crash_loop_backs_off_and_ends_in_quarantine_while_a_thousand_neighbours_keep_their_pace(
@@ -96,8 +113,8 @@ async def test_a_crash_loop_backs_off_and_ends_in_quarantine_while_a_thousand_ne
         bad = app.client.ref(Brittle, "bad")
         assert await bad.add() == 1
         load = asyncio.create_task(neighbours.run())
-        outages: list[tuple[float, float]] = []
-        watch = asyncio.create_task(outages_of(app, outages))
+        outages = Outages(app)
+        watch = asyncio.create_task(outages.watch())
         try:
             await until(lambda: len(neighbours.sent) > RATE, 10, "the load has begun")
             from_s = time.perf_counter()
@@ -107,9 +124,7 @@ async def test_a_crash_loop_backs_off_and_ends_in_quarantine_while_a_thousand_ne
             with pytest.raises(Quarantined, match="took its host down 3 times"):
                 await bad.with_options(deadline_s=120.0).leave()
             quarantined_s = time.perf_counter()
-            await until(
-                lambda: len(outages) == looping.supervision.crashes.at_most + 1, AGAIN_S, "the last host is back"
-            )
+            await until(lambda: outages.died == BORNE + 1 and outages.whole(), AGAIN_S, "the last host is back")
             back_s = time.perf_counter()
             await until(lambda: time.perf_counter() > back_s + UNDISTURBED_S, UNDISTURBED_S + 1, "its time is over")
         finally:
@@ -118,12 +133,12 @@ async def test_a_crash_loop_backs_off_and_ends_in_quarantine_while_a_thousand_ne
         await neighbours.all_answered()
 
         before_s, of_before = neighbours.p99_s(from_s, until_s, [])
-        between_s, of_between = neighbours.p99_s(until_s, time.perf_counter(), outages)
+        between_s, of_between = neighbours.p99_s(until_s, time.perf_counter(), outages.found)
         figure("p99 undisturbed", before_s)
         figure("p99 between crashes", between_s)
         figure("until quarantine", quarantined_s - until_s)
         assert min(of_before, of_between) > RATE * UNDISTURBED_S / 2
         assert between_s <= TIMES * before_s
-        # Two pauses of six and eight seconds lie between the three crashes; as many hosts were lost and not one more.
-        assert quarantined_s - until_s > 6 + 8
-        assert len(outages) == looping.supervision.crashes.at_most + 1
+        # Between three crashes lie two pauses; as many hosts were lost and not one more.
+        assert quarantined_s - until_s > sum(RULE.backoff.pause_s(crash) for crash in range(1, BORNE + 1))
+        assert outages.died == BORNE + 1
