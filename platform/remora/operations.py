@@ -179,7 +179,7 @@ def quarantine(record: ClusterRecord) -> list[dict[str, Any]]:
     """Return what is held back for a while or apart until it is released, the latest first.
 
     Returns:
-        Rows with the fields of ``supervision.blame.Quarantine``, and ``latest``: the crashes that count, the latest first.
+        Rows with the fields of ``supervision.blame.Quarantine``, and ``latest``: its crashes that are remembered, the latest first.
 
     Raises:
         ClusterUnreachable: The cluster or its registry does not answer.

@@ -15,7 +15,7 @@ from remora.runtime.blackbox import BlackBox, LastWords, last_words, remove
 pytestmark = pytest.mark.timeout(120)
 ENDED_S = 60.0
 BOUND_US = 20.0
-"""What entering and leaving may take at most, in µs, on a machine that is busy with other tests; measured: 0.7."""
+"""What entering and leaving may take at most, in µs, on a machine that is busy with other tests; measured: 0.8."""
 
 
 async def died(way: str, where: str) -> LastWords | None:

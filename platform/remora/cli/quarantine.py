@@ -30,7 +30,7 @@ def list_(context: typer.Context, app: RunningApp = None, json_: Json = False) -
 
 
 def show(context: typer.Context, type_: Type, id_: Id, app: RunningApp = None, json_: Json = False) -> None:
-    """Show why an entity, or a command of it, is held back or apart: every crash that counts."""
+    """Show why an entity, or a command of it, is held back or apart: every crash of it that is remembered."""
     output = output_of(context, as_json=json_)
     key = entity_key(type_, id_)
     found = [row for row in _read(output, app) if row["entity"] == key]

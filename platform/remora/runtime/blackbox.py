@@ -2,7 +2,7 @@
 
 A file of a few pages in shared memory, which the kernel keeps when the process is gone: one place for
 the event loop and one for each thread that runs handlers. Entering and leaving a handler is a write to
-memory (measured: 0.6 µs together). How the process ended is there too, as far as it was by its own hand: a fatal
+memory (measured: 0.8 µs together). How the process ended is there too, as far as it was by its own hand: a fatal
 signal (by Python's ``faulthandler``, with the thread it struck), a call of ``os._exit``, or the watchdog's
 verdict. A process that is killed from outside leaves no cause: whoever ran in it is not to blame.
 """

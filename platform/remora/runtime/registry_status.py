@@ -98,7 +98,7 @@ async def failures(registry: Registry, limit: int, of: str) -> list[dict[str, An
 
 
 def quarantine(registry: Registry) -> list[dict[str, Any]]:
-    """Return what is held back or apart, the latest first, each with the crashes that count."""
+    """Return what is held back or apart, the latest first, each with its crashes that are remembered, the latest first."""
     inquest = registry.inquest
     return [
         {

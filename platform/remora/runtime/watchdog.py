@@ -170,14 +170,13 @@ class Watchdog:
         self._resident = {one: self._resident.get(one, deque()) for one in runs}
         for seen in self._resident.values():
             seen.append(resident)
-            if len(runs) > 1 or threads:  # beside others it answers for what came at one go: the rest may be theirs
+            if threads:  # beside others it answers for what came at one go: the rest may be theirs
                 while len(seen) > self._window + 1:
                     seen.popleft()
-        if memory_used_bytes() < self._memory_end_bytes:
-            return
         least = max(resident * GREEDY_SHARE, self._limit_bytes * GREEDY_LEAST_SHARE)
         culprits = [one for one, seen in self._resident.items() if resident - seen[0] > least]
-        if len(culprits) == 1:  # of several it is not known whose it is
+        # Of several it is not known whose it is. How much is in use is read last: it takes several files.
+        if len(culprits) == 1 and memory_used_bytes() >= self._memory_end_bytes:
             (culprit,) = culprits
             took, has = (resident - self._resident[culprit][0]) / 2**30, resident / 2**30
             cause = f"it took {took:.1f} GiB of memory, with which its host had {has:.1f}"

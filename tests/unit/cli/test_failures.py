@@ -1,16 +1,13 @@
 """``remora failures``, with the part that talks to Ray replaced."""
 
-import sys
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-import remora
-from remora.cluster import record as records
 from remora.cluster.record import ClusterRecord
 from remora.errors import UnknownEntity
-from tests.unit.cli.running import Run
+from tests.unit.cli.running import Run, stand_in
 
 ROW: dict[str, Any] = {
     "entity": "account/alice", "command": "deposit", "kind": "ValueError", "first_ms": 1_000, "last_ms": 61_000, "times": 12,
@@ -39,12 +36,7 @@ class Operations(ModuleType):
 
 @pytest.fixture
 def operations(monkeypatch: pytest.MonkeyPatch) -> Operations:
-    fake = Operations()
-    monkeypatch.setitem(sys.modules, fake.__name__, fake)
-    monkeypatch.setattr(remora, "operations", fake, raising=False)
-    monkeypatch.setenv("COLUMNS", "250")
-    records.save(ClusterRecord("bank", "m:app", "127.0.0.1:1", "", "http://127.0.0.1:8000", "sqlite:///x.db", 2))
-    return fake
+    return stand_in(Operations(), monkeypatch)
 
 
 def test_failures_are_a_table_for_people_and_a_document_for_programs(run: Run, operations: Operations) -> None:

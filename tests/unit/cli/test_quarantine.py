@@ -1,16 +1,13 @@
 """``remora quarantine list|show|release``, with the part that talks to Ray replaced."""
 
-import sys
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-import remora
-from remora.cluster import record as records
 from remora.cluster.record import ClusterRecord
 from remora.errors import UnknownEntity
-from tests.unit.cli.running import Run
+from tests.unit.cli.running import Run, stand_in
 
 CRASH: dict[str, Any] = {
     "entity": "account/alice", "command": "deposit", "cause": "Segmentation fault", "host": "host-1", "incarnation": 3,
@@ -46,12 +43,7 @@ class Operations(ModuleType):
 
 @pytest.fixture
 def operations(monkeypatch: pytest.MonkeyPatch) -> Operations:
-    fake = Operations()
-    monkeypatch.setitem(sys.modules, fake.__name__, fake)
-    monkeypatch.setattr(remora, "operations", fake, raising=False)
-    monkeypatch.setenv("COLUMNS", "250")
-    records.save(ClusterRecord("bank", "m:app", "127.0.0.1:1", "", "http://127.0.0.1:8000", "sqlite:///x.db", 2))
-    return fake
+    return stand_in(Operations(), monkeypatch)
 
 
 def test_what_is_held_is_a_table_for_people_and_a_document_for_programs(run: Run, operations: Operations) -> None:
