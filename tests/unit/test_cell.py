@@ -680,6 +680,29 @@ async def test_a_full_mailbox_refuses_with_a_time_to_come_back() -> None:
         assert "no" not in await client.ref(Crowded, "a").look()
 
 
+async def test_a_failing_command_that_is_sent_again_while_it_waits_fails_once() -> None:
+    async with running() as (platform, client):
+        slow = asyncio.create_task(client.ref(Till, "a").add_slowly("slow"))
+        await REACHED["slow"].wait()
+        host, sink = platform.hosts["host-1"], Answers()
+
+        def ask(n: int, seq: int, method: str) -> Ask:
+            return Ask(n, "till", "a", method, b"{}", f"own-{seq}", 60.0, "lane", seq, seq - 1, (), 0)
+
+        for n in (1, 2, 3):  # the same command, its answer given up on twice
+            host.dispatch(ask(n, 1, "add_and_raise"), sink, float("inf"))
+        host.dispatch(ask(4, 2, "add_and_reject"), sink, float("inf"))
+        assert [item[0].n for item in host.cells["till/a"].mailbox] == [3, 4], "it waits once, in its old place"
+        assert [decode_error(payload).code for payload in sink.payloads] == ["out_of_order", "out_of_order"]
+
+        GATES["slow"].set()
+        await slow
+        await until(lambda: len(sink.payloads) == 4)
+
+        assert [decode_error(payload).code for payload in sink.payloads[2:]] == ["handler_failed", "rejected"]
+        assert RUNS == ["add_and_raise", "add_and_reject"]
+
+
 async def test_a_client_with_too_much_under_way_refuses_more() -> None:
     app = App("things", entities=[Till], settings=remora.Settings(shards=8, in_flight_max=3))
     async with running(app=app) as (_, client):

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic import BaseModel, PrivateAttr
 
@@ -736,6 +737,23 @@ async def test_they_are_begun_before_their_client_knows_of_the_move_and_answered
         second = answers(await target.exchange(encode(Batch("silent", []))))
         assert first == [(1, 0, b"1")]
         assert second == [(2, 0, b"6")]
+
+
+async def test_a_command_that_travelled_gives_way_to_itself_where_it_was_sent_again_before() -> None:
+    async with moving() as here:
+        source = here.host("till/a")
+        here.store.hold("load")
+        asking = asyncio.create_task(here.client.ref(Till, "a").add(1))
+        await until(lambda: "till/a" in source.cells and source.cells["till/a"].mailbox)
+        cell = source.cells["till/a"]
+        ask, sink, deadline_s = cell.mailbox[0]
+
+        older = msgspec.structs.replace(ask, n=ask.n + 1_000)
+        cell.carried_on((older, sink, deadline_s))
+
+        assert cell.mailbox == [(ask, sink, deadline_s)]
+        here.store.let_go("load")
+        assert await asking == 1
 
 
 async def test_a_command_that_travelled_is_not_begun_after_its_deadline() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from remora.errors import Unavailable
 from remora.lifecycle import Phase
 from remora.messages import ERROR, SEND
+from remora.runtime import lanes
 from remora.why import how_long
 
 if TYPE_CHECKING:
@@ -32,6 +33,6 @@ def _tell(cell: Cell, item: Item) -> None:
     after_s, because = (0.0, "") if cell.reason is None else (cell.reason.retry_after_s, cell.reason.message)
     left_s = max(cell.busy_since_s + after_s - cell.host.clock.monotonic_s(), 0.0)
     msg = f"{cell.key} is held back for {how_long(left_s)} more, after: {because}"
-    cell.break_lane(ask)  # it is to be sent again: what came behind it in its lane must not overtake it
+    lanes.break_at(cell, ask)  # it is to be sent again: what came behind it in its lane must not overtake it
     error = Unavailable(msg, entity=cell.key, command_id=ask.command_id, retry_after_s=left_s)
     sink.answer(ask.n, ERROR, error.encode())

@@ -31,7 +31,7 @@ from remora.errors import (
 from remora.ids import fingerprint
 from remora.lifecycle import Phase, step
 from remora.messages import ERROR, REMINDER, SEND, STALE, VALUE, Ask
-from remora.runtime import backoff, snapshots, window
+from remora.runtime import backoff, lanes, snapshots, window
 from remora.runtime import image as images
 from remora.runtime.blackbox import stepped
 from remora.runtime.committer import Commit, Sink
@@ -120,35 +120,42 @@ class Cell:
         if self.phase is Phase.STOPPED:
             sink.answer(ask.n, ERROR, (self.reason or Stopped(f"{self.key} is stopped.")).encode())
             return
-        lanes: dict[str, int] | None = None
+        taken = -1
         if ask.seq and not ask.flags & SEND:  # durable sends are checked as they run, against their watermark
-            lanes = self.lanes
-            if lanes is None:
-                lanes = self.lanes = {}
-            if ask.prev > lanes.get(ask.lane, 0):
+            if self.lanes is None:
+                self.lanes = {}
+            taken = self.lanes.get(ask.lane, 0)
+            if ask.prev > taken:
                 error: RemoraError = OutOfOrder(
                     f"{self.key} has not seen command {ask.prev} of this lane.", entity=self.key
                 )
                 sink.answer(ask.n, ERROR, error.encode())
+                return
+            if ask.seq <= taken and lanes.renew(self, item := (ask, sink, deadline_s)):
+                self._held_back(item)
                 return
         if len(self.mailbox) >= self.spec.options.mailbox_max:
             msg = f"{self.key} has {len(self.mailbox)} commands waiting, its bound: come back later."
             error = Overloaded(msg, entity=self.key, command_id=ask.command_id, retry_after_s=0.05)
             sink.answer(ask.n, ERROR, error.encode())
             return
-        if lanes is not None and ask.seq > lanes.get(ask.lane, 0):
-            lanes[ask.lane] = ask.seq
+        if self.lanes is not None and ask.seq > taken >= 0:
+            self.lanes[ask.lane] = ask.seq
         self.mailbox.append(item := (ask, sink, deadline_s))
-        if self.phase is Phase.BACKOFF:
-            backoff.bound(self, item)
+        self._held_back(item)
         if not self.pumping:
             self.pump()
 
     def carried_on(self, item: Item) -> None:
         """Take an ask that another host had taken already."""
+        if lanes.arrive(self, item):
+            return
         self.mailbox.append(item)
         if self.phase is Phase.STOPPED:
             self._refuse_waiting(self.reason or Stopped(f"{self.key} is stopped."))
+        self._held_back(item)
+
+    def _held_back(self, item: Item) -> None:
         if self.phase is Phase.BACKOFF:
             backoff.bound(self, item)
 
@@ -433,26 +440,11 @@ class Cell:
             error = answer_for(failure, f"{self.key}.{handler.name}", ask.command_id)
             self.answer(sink, ask.n, ERROR, error.encode())
             if error.verdict is not Verdict.REJECT:
-                self.break_lane(ask)
+                lanes.break_at(self, ask)
             if isinstance(error, HandlerFailed) and self.host.failures.judge(self, handler, ask, failure):
                 return
         if not kept:
             self.restart()
-
-    def break_lane(self, ask: Ask) -> None:
-        """A command that was taken is to be sent again: those of its lane behind it must not overtake it."""
-        if not ask.seq or ask.flags & SEND:
-            return
-        lanes = self.lanes = self.lanes or {}
-        lanes[ask.lane] = min(lanes.get(ask.lane, 0), ask.seq - 1)
-        behind = [item for item in self.mailbox if item[0].lane == ask.lane and not item[0].flags & SEND]
-        if behind:
-            self.mailbox = [item for item in self.mailbox if item not in behind]
-        for other, sink, _ in behind:
-            error = OutOfOrder(
-                f"{self.key} waits for command {ask.seq} of this lane to be sent again.", entity=self.key
-            )
-            sink.answer(other.n, ERROR, error.encode())
 
     # -- its life ------------------------------------------------------------------------------------
 
@@ -494,7 +486,7 @@ class Cell:
             (ask, sink, _), handler, _ = working
             msg = f"{self.key} was restarted while {handler.name} ran; it left no effect."
             sink.answer(ask.n, ERROR, Unavailable(msg, entity=self.key, command_id=ask.command_id).encode())
-            self.break_lane(ask)
+            lanes.break_at(self, ask)
 
     def hold(self) -> None:
         """A commit that held its effects failed: run nothing more until it is recovered.
