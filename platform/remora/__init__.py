@@ -44,8 +44,10 @@ from remora.options import EntityOptions, HostGroup
 from remora.settings import Settings
 from remora.sharding.allocation import Allocation, External, LeastShards, Move, Pinned, View
 from remora.supervision.blame import Blame
+from remora.supervision.failure import Failure
 from remora.supervision.levels import Supervision
 from remora.supervision.rules import Backoff, Directive, Rule, on
+from remora.supervisor import Supervisor, Terminated
 from remora.why import Why
 
 __version__ = "0.1.0"
@@ -70,6 +72,7 @@ __all__ = [
     "Event",
     "EventSourced",
     "External",
+    "Failure",
     "HandlerFailed",
     "HostGroup",
     "InvalidArgument",
@@ -93,6 +96,8 @@ __all__ = [
     "StoreMismatch",
     "StoreUnavailable",
     "Supervision",
+    "Supervisor",
+    "Terminated",
     "TooOld",
     "Transient",
     "TryAgain",

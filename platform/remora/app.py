@@ -19,6 +19,7 @@ from remora.sharding.allocation import Allocation, LeastShards
 from remora.sharding.registry import Layout
 from remora.supervision.levels import DEFAULTS, Supervision
 from remora.supervision.rules import Rules
+from remora.supervisor import Supervisor, assigned
 
 _NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 
@@ -33,16 +34,17 @@ class App:
         host_groups: Hosts of their own for types that ask for them (``EntityOptions.host_group``), by name.
         allocation: Where shards go.
         supervision: Rules above those on the classes.
+        supervisors: Classes that are told of failures and may decide about them, each run in a process of its own.
 
     Raises:
-        ContractError: A bad name, no entities, two types with one snake_case name, or a host group or type that no one
-            declared.
+        ContractError: A bad name, no entities, two types with one snake_case name, a host group or type that no one
+            declared, or two supervisors for one type.
     """
 
     def __init__(
         self, name: str, *, entities: Sequence[type[Entity[Any]]], settings: Settings | None = None,
         host_groups: Mapping[str, HostGroup] | None = None, allocation: Allocation | None = None,
-        supervision: Supervision | None = None,
+        supervision: Supervision | None = None, supervisors: Sequence[type[Supervisor]] = (),
     ) -> None:  # fmt: skip
         if not _NAME.match(name):
             msg = f"App name {name!r}: use 1 to 40 lower-case letters, digits, '-' or '_', a letter first."
@@ -69,6 +71,8 @@ class App:
             _ = spec.handlers  # annotations that could not be resolved before must be now
             self.specs[spec.type] = spec
         self._check_groups()
+        self.supervisors = assigned(name, supervisors, self.specs)
+        """Entity type → its supervisor; types that have none are missing."""
         self._supervise(supervision or Supervision())
 
     def configured(self, config: AppConfig) -> App:

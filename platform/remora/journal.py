@@ -202,6 +202,8 @@ class FailureRow(msgspec.Struct, array_like=True):
     times: int
     latest: str
     """The last one in full, as JSON: see ``supervision.failure.Failure``."""
+    untold: int = 0
+    """How many of them their supervisor has still to be told of."""
 
 
 FAILURES_KEPT = 10_000
@@ -277,6 +279,14 @@ class Store(Protocol):
             limit: At most so many.
             of: An entity ``type/id``, or a type; empty: of all.
         """
+        ...
+
+    async def untold_failures(self, types: Sequence[str], limit: int) -> list[FailureRow]:
+        """Return failures of some entity types that their supervisor has still to be told of, the oldest first."""
+        ...
+
+    async def told(self, rows: Sequence[FailureRow]) -> None:
+        """Take note that a supervisor was told of ``untold`` failures of each of these rows; what came since stays untold."""
         ...
 
     async def schema(self) -> str | None:

@@ -23,8 +23,10 @@ from remora.runtime.admission import admit
 from remora.runtime.blackbox import LastWords
 from remora.runtime.host import Host
 from remora.runtime.registry import Registry
+from remora.runtime.supervisor import SupervisorProcess
 from remora.sharding.table import HostRow, Table
 from remora.storage.open import open_store
+from remora.supervisor import Supervisor
 from remora.why import Glance
 
 _sessions = itertools.count(1)
@@ -45,6 +47,8 @@ class LocalPlatform:
         self.store = store
         self.clock = clock
         self.hosts: dict[str, Host] = {}
+        self.supervisors: dict[str, SupervisorProcess] = {}
+        """The supervisors that run, by name."""
         self.registry = Registry(app, store, self, clock, name="local")
         self._seed = seed
         self._slots = itertools.count(1)
@@ -65,9 +69,26 @@ class LocalPlatform:
         for group, wanted in self.app.host_groups.items():
             started += [await self._new_host(f"{group}-{number + 1}", group=group) for number in range(wanted.hosts)]
         await self.registry.joined(started)
+        for cls in dict.fromkeys(self.app.supervisors.values()):
+            await self.start_supervisor(cls)
+
+    async def start_supervisor(self, cls: type[Supervisor]) -> None:
+        """Run one of the app's supervisors."""
+        process = SupervisorProcess(self.app, cls, self.store, await self.client().start())
+        await process.start()
+        self.supervisors[cls.name] = process
+
+    async def ask_supervisor(self, name: str, data: bytes) -> str:
+        """Ask a supervisor about a failure."""
+        if name not in self.supervisors:
+            msg = f"Supervisor {name} does not run."
+            raise HostGone(msg)
+        return await self.supervisors[name].answer(data)
 
     async def close(self) -> None:
         """Stop everything; the store keeps what was committed."""
+        for supervisor in self.supervisors.values():
+            await supervisor.close()
         for client in self._clients:
             await client.close()
         await self.registry.close()
@@ -102,7 +123,7 @@ class LocalPlatform:
         client = await self.client().start()
         host = Host(
             self.app, self.store, self.clock, row, client, seed=self._seed + len(self.hosts),
-            on_reincarnated=self.registry.refresh, hand_over=self.hand_over,
+            on_reincarnated=self.registry.refresh, hand_over=self.hand_over, ask_supervisor=self.ask_supervisor,
         )  # fmt: skip
         joined = await host.start()
         self.hosts[name] = host

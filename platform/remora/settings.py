@@ -79,6 +79,9 @@ class Settings:
     memory_end_share: float = 0.9
     """Share of the container's (or machine's) memory in use, by everybody, at which a process is ended that owes half of
     its own to one handler that runs: before the kernel or Ray (at 0.95) kills it, which would not say whose fault it was."""
+    supervisor_ask_s: float = 0.5
+    """Seconds that an entity which failed waits for its supervisor's answer before its declared rules decide: hundreds of
+    times an answer's way, and no longer than a failover may take."""
     threads_max: int = 16
     """Handlers with run_in="thread" that run at once per host; others wait their turn."""
     hand_off_s: float = 5.0

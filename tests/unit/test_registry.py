@@ -507,5 +507,5 @@ async def test_beyond_the_limit_a_host_is_not_started_again_which_is_shown_and_t
     "rule", [on(HOST_DIED).resume(), on(HOST_DIED).escalate(), on(HOST_DIED).restart(then=Directive.RESUME)]
 )
 def test_rules_for_hosts_that_nothing_could_carry_out_are_refused_when_they_are_defined(rule: Rule) -> None:
-    with pytest.raises(ValidationError, match="a host is restarted or stopped"):
+    with pytest.raises(ValidationError, match="a process is restarted or stopped"):
         Supervision(host=(rule,))

@@ -12,7 +12,22 @@ import msgspec
 import pytest
 
 import remora
-from remora import App, Backoff, Client, EntityOptions, HandlerFailed, Quarantined, Settings, Stopped, Why, command, on
+from remora import (
+    App,
+    Backoff,
+    Client,
+    Directive,
+    EntityOptions,
+    Failure,
+    HandlerFailed,
+    Quarantined,
+    Settings,
+    Stopped,
+    Supervisor,
+    Why,
+    command,
+    on,
+)
 from remora.clock import Clock
 from remora.local import LocalPlatform
 from remora.runtime import recovery
@@ -274,6 +289,27 @@ async def test_a_stopped_entity_says_since_when_and_why() -> None:
         why = await in_time(fragile.why())
 
         assert (why.state, "Boom" in why.reason, "Boom" in why.because) == ("stopped", True, True)
+
+
+async def test_an_entity_whose_supervisor_is_asked_says_after_which_failure_and_since_when() -> None:
+    class Slow(Supervisor):
+        async def on_failure(self, failure: Failure) -> Directive | None:
+            REACHED["judge"].set()
+            await GATES["judge"].wait()
+            return Directive.RESUME if failure.entity == "fragile/a" else None
+
+    app = App("guarded", entities=[Fragile], settings=Settings(shards=1, supervisor_ask_s=30.0), supervisors=[Slow])
+    async with platforms.running(app) as (_, client):
+        with pytest.raises(HandlerFailed):
+            await client.ref(Fragile, "a").fail()
+        await REACHED["judge"].wait()
+
+        why = await client.ref(Fragile, "a").why()
+        GATES["judge"].set()
+
+        assert why.state == "judged"
+        assert why.because.startswith("fail failed, and its supervisor slow has been asked for 0")
+        assert await client.ref(Fragile, "a").add() == 1
 
 
 async def test_an_entity_in_quarantine_says_with_what_it_took_its_host_down() -> None:
@@ -563,6 +599,7 @@ PROVED = {
     "restarting": test_an_entity_that_starts_over_waits_for_its_last_commit_first,
     "backoff": test_an_entity_that_is_held_back_says_after_which_failure_and_until_when,
     "stopped": test_a_stopped_entity_says_since_when_and_why,
+    "judged": test_an_entity_whose_supervisor_is_asked_says_after_which_failure_and_since_when,
     "quarantined": test_an_entity_in_quarantine_says_with_what_it_took_its_host_down,
     "passivating": test_an_entity_that_asked_to_leave_memory_says_so,
     "passive": test_an_entity_that_has_left_memory_says_how_much_is_recorded_of_it,

@@ -72,6 +72,10 @@ def show_troubles(output: Output, found: Mapping[str, Any]) -> None:
     if gone:
         rows = [(row["name"], how_long(row["for_s"]), row["because"]) for row in gone]
         output.table(["name", "gone for", "because"], rows, title="hosts given up lately")
+    supervisors: list[dict[str, Any]] = found.get("supervisors", [])
+    if supervisors:
+        columns = ["name", "state", "node", "pid", "restarts", "because"]
+        output.table(columns, [[row.get(column) for column in columns] for row in supervisors], title="supervisors")
     refused: dict[str, str] = found.get("refused", {})
     if refused:
         output.table(["slot", "because"], list(refused.items()), title="hosts that could not be started")

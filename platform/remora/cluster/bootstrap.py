@@ -19,7 +19,15 @@ from remora.app import App, AppSource
 from remora.client import Client
 from remora.clock import SystemClock
 from remora.cluster import record as records
-from remora.cluster.names import AUTH_MODE, NAMESPACE, entity_name, host_prefix, registry_name, registry_names
+from remora.cluster.names import (
+    AUTH_MODE,
+    NAMESPACE,
+    entity_name,
+    host_prefix,
+    registry_name,
+    registry_names,
+    supervisor_prefix,
+)
 from remora.cluster.ray_process import SERVE_ENVIRONMENT
 from remora.cluster.registry_actor import RegistryActor, registry_options
 from remora.cluster.transport import (
@@ -129,13 +137,13 @@ async def _stands(name: str) -> bool:
 
 
 async def stop_platform(app: str) -> None:
-    """End an app's registries and hosts in the Ray cluster of this process; what was acknowledged is in the store.
+    """End an app's registries, supervisors and hosts in the Ray cluster of this process; what was acknowledged is in the store.
 
     By name and not by what a registry knows: that may be restarting, and hosts may just be being started.
     """
     for name in registry_names(app):  # first, and both: either would start again what is ended here
         await end_actor(name)
-    for prefix in (host_prefix(app), entity_name(app, "")):
+    for prefix in (supervisor_prefix(app), host_prefix(app), entity_name(app, "")):
         for name in await actors(prefix):
             await end_actor(name)
 

@@ -15,6 +15,7 @@ from remora.app import AppSource
 from remora.client import Client
 from remora.clock import SystemClock
 from remora.cluster.metrics import Publisher
+from remora.cluster.names import supervisor_name
 from remora.cluster.transport import RayDirectory, RayTransport
 from remora.process import machine_identity, started_s
 from remora.runtime import blackbox
@@ -96,6 +97,7 @@ class HostActor:
         host = Host(
             app, store, clock, row, client, seed=os.getpid(), on_fenced=self._end_process, on_reincarnated=self._reincarnated,
             hand_over=transport.hand_over, box=box,
+            ask_supervisor=lambda name, failure: transport.ask_supervisor(supervisor_name(app.name, name), failure),
         )  # fmt: skip
         await host.start()
         row = host.row

@@ -35,6 +35,16 @@ def host_prefix(app: str) -> str:
     return f"remora/{app}/host/"
 
 
+def supervisor_name(app: str, name: str) -> str:
+    """Return the name of the actor of an app's supervisor; ``name`` is its class in snake_case."""
+    return f"{supervisor_prefix(app)}{name}"
+
+
+def supervisor_prefix(app: str) -> str:
+    """Return what the names of an app's supervisors begin with, and of nothing else."""
+    return f"remora/{app}/supervisor/"
+
+
 def entity_name(app: str, key: str) -> str:
     """Return the name of a dedicated entity's actor; ``key`` is ``type/id``."""
     return f"remora/{app}/entity/{key}"

@@ -66,7 +66,7 @@ class RayHosts:
     def __init__(self, app: App, source: AppSource, store: str, count: int) -> None:
         self._app = app
         self._source = source
-        self._store = store
+        self.store = store
         self._count = count
         self._handles: dict[str, Handle] = {}
         self._watches: set[asyncio.Task[None]] = set()
@@ -229,7 +229,7 @@ class RayHosts:
             name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_task_retries=0,
             max_concurrency=10_000, enable_task_events=False, **options,
         )  # fmt: skip
-        handle: Handle = actor.remote(self._source, self._store, name, dedicated, group, options.get("num_cpus", 1.0))
+        handle: Handle = actor.remote(self._source, self.store, name, dedicated, group, options.get("num_cpus", 1.0))
         try:
             async with asyncio.timeout(START_ON_NODE_S if node else START_S):
                 row: HostRow = await handle.start.remote()

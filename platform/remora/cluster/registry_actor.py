@@ -17,6 +17,7 @@ from remora.cluster.metrics import Publisher
 from remora.cluster.names import NAMESPACE, registry_name, registry_names
 from remora.cluster.ray_hosts import RayHosts
 from remora.cluster.ray_nodes import NODE_LABEL
+from remora.cluster.ray_supervisors import RaySupervisors
 from remora.cluster.transport import Handle, end_actor, find_actor
 from remora.errors import HostGone, NotLeader, RemoraError, StoreMismatch
 from remora.journal import Store
@@ -24,8 +25,11 @@ from remora.runtime import registry_status
 from remora.runtime.admission import admit
 from remora.runtime.measures import OF_REGISTRY
 from remora.runtime.registry import POLL_S, Registry
+from remora.runtime.upkeep import Upkeep
 from remora.sharding.table import encode_table
 from remora.storage.open import open_store
+from remora.supervision.levels import REGISTRY_DIED, REGISTRY_RULES
+from remora.supervision.restarts import restarts_at_once
 
 AGAIN_S = 0.5
 """Pause before a standby is started again, or a registry that failed to lead tries again, in seconds."""
@@ -42,7 +46,7 @@ def registry_options(name: str, node: str = "") -> dict[str, Any]:
     """
     options: dict[str, Any] = {
         "name": name, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True,
-        "max_restarts": -1, "max_task_retries": 0, "num_cpus": 0, "max_concurrency": 10_000, "enable_task_events": False,
+        "max_restarts": restarts_at_once(REGISTRY_RULES, REGISTRY_DIED, {}, 0.0), "max_task_retries": 0, "num_cpus": 0, "max_concurrency": 10_000, "enable_task_events": False,
     }  # fmt: skip
     if node:
         # Not by node affinity, which Ray 2.60 ignores for actors that claim no CPU.
@@ -76,6 +80,8 @@ class RegistryActor:
         self._starting = asyncio.Lock()
         self._running: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
+        self._upkeep: list[Upkeep] = []
+        """Of the app's supervisors, while this one leads."""
         self._publisher: Publisher[Registry] | None = None
         self._log = logging.getLogger("remora.registry")
 
@@ -194,8 +200,18 @@ class RegistryActor:
             await hosts.fill_all()
             for key in registry.unplaced():
                 await hosts.dedicate(key)
-        loop = asyncio.get_running_loop()
-        self._beside = [loop.create_task(self._follow_nodes()), loop.create_task(self._keep_standby())]
+        self._upkeep = [
+            Upkeep(
+                self._app,
+                cls.name,
+                RaySupervisors(self._app, self._source, hosts.store),
+                SystemClock(),
+                seed=os.getpid(),
+            )
+            for cls in dict.fromkeys(self._app.supervisors.values())
+        ]
+        beside = [self._follow_nodes(), self._keep_standby(), *(one.run() for one in self._upkeep)]
+        self._beside = [asyncio.get_running_loop().create_task(work) for work in beside]
 
     async def _step_down(self) -> None:
         """Forget what was begun: another one leads, or the next try begins anew and finds what stands."""
@@ -286,7 +302,10 @@ class RegistryActor:
     async def status(self) -> dict[str, Any]:
         """Return the table's summary and every host's counters."""
         registry = await self._leading()
-        return {**await registry_status.status(registry), "live": await self._hosts.statuses()}
+        supervisors = [one.told() for one in self._upkeep]
+        return {
+            **await registry_status.status(registry), "live": await self._hosts.statuses(), "supervisors": supervisors
+        }  # fmt: skip
 
     async def shards(self) -> list[dict[str, Any]]:
         """Return every shard with its owner and state."""

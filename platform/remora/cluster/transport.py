@@ -63,6 +63,18 @@ class RayTransport:
         """
         await self._call(host, "hand_over", data)
 
+    async def ask_supervisor(self, actor: str, failure: bytes) -> str:
+        """Ask a supervisor about a failure.
+
+        Args:
+            actor: Name of its actor.
+            failure: As JSON.
+
+        Raises:
+            HostGone: It cannot be reached.
+        """
+        return await self._call(actor, "answer", failure)  # type: ignore[no-any-return]  # by SupervisorActor.answer
+
     async def _call(self, host: str, method: str, data: bytes) -> Any:  # noqa: ANN401 - what the method returns
         handle = self._handles.get(host)
         if handle is None:

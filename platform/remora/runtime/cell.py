@@ -186,7 +186,7 @@ class Cell:
         msg = f"{self.key}.{ask.method} raised {described(failure)}"
         error = HandlerFailed(msg, entity=self.key, command_id=ask.command_id)
         self.answer(sink, ask.n, ERROR, error.encode())
-        if not self.host.failures.judge(self, None, ask, failure):
+        if not self.host.failures.judge(self, None, ask, failure, kept=False):
             self.restart()
 
     # -- running one -------------------------------------------------------------------------------
@@ -320,6 +320,11 @@ class Cell:
         else:
             self._complete(item, handler, turn, image, task.result())
 
+    def begin_waiting(self, task: asyncio.Task[Any]) -> None:
+        """Run nothing until a task that decides about this activation is done with it."""
+        self.task = task
+        self.busy_since_s = self.host.clock.monotonic_s()
+
     def _give_up(self, task: asyncio.Task[Any], handler: str) -> None:
         """A handler that was cancelled did not end: go on without it; what it still does reaches nothing."""
         if self.task is task:
@@ -441,7 +446,7 @@ class Cell:
             self.answer(sink, ask.n, ERROR, error.encode())
             if error.verdict is not Verdict.REJECT:
                 lanes.break_at(self, ask)
-            if isinstance(error, HandlerFailed) and self.host.failures.judge(self, handler, ask, failure):
+            if isinstance(error, HandlerFailed) and self.host.failures.judge(self, handler, ask, failure, kept=kept):
                 return
         if not kept:
             self.restart()

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from remora.errors import Corrupt, RemoraError, Stopped, StoreUnavailable
+from remora.errors import Corrupt, RemoraError, Stopped, StoreUnavailable, Unavailable
 from remora.journal import FailureRow
+from remora.runtime.advice import Advice
+from remora.runtime.advice import Ask as AskSupervisor
 from remora.supervision.decisions import Decision, History, decide
 from remora.supervision.failure import RECOVERY, SNAPSHOT, Failure, described, message_of, shown, traceback_of
 from remora.supervision.rules import Directive, Rules, kinds_of, name_of, on
@@ -38,9 +40,21 @@ ROWS_MAX = 1_000
 """Rows gathered at a time; beyond, failures of further entities are counted under ``type/…`` together."""
 OTHERS = "…"
 
+_RESTARTS = on(BaseException).restart()
+"""What a restart that a supervisor asks for, and no rule would have, pauses by."""
 _STOPS: Rules = (on(BaseException).stop(),)
 _GOES_ON: Rules = (on(BaseException).resume(),)
 _encode = msgspec.json.Encoder().encode
+
+
+class Happened(NamedTuple):
+    """A failure before it is judged."""
+
+    command: str
+    failure: BaseException
+    kinds: tuple[str, ...]
+    arguments: str = ""
+    command_id: str = ""
 
 
 class Failures:
@@ -48,10 +62,14 @@ class Failures:
 
     Args:
         host: Whose they are.
+        ask: The way to supervisors, if there is one.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, ask: AskSupervisor | None) -> None:
         self._host = host
+        self.advice = Advice(host, ask)
+        self.judging: dict[str, Happened] = {}
+        """Entity → what its supervisor is asked about."""
         self._shards: dict[str, History] = {}
         """Shard → what its rules were used for, while this host has it."""
         self._rows: dict[tuple[str, str, str], FailureRow] = {}
@@ -67,37 +85,80 @@ class Failures:
 
     # -- judging -----------------------------------------------------------------------------------
 
-    def judge(self, cell: Cell, handler: HandlerSpec | None, ask: Ask, failure: BaseException) -> bool:
-        """Carry out what the rules say of a failure, and note it; return whether the activation is disposed of by that.
+    def judge(self, cell: Cell, handler: HandlerSpec | None, ask: Ask, failure: BaseException, *, kept: bool) -> bool:
+        """Carry out what is to become of an entity after a failure, and note it.
 
         Args:
             cell: What failed.
             handler: In what; None where it was not begun.
             ask: What was asked of it.
             failure: What was raised.
+            kept: Whether the state in memory is that of before the command.
+
+        Returns:
+            Whether the activation is disposed of by that, now or when its supervisor has answered; else it goes on.
         """
         try:
-            return self._judge(cell, handler, ask, failure)
+            return self._judge(cell, handler, ask, failure, kept=kept)
         except Exception:  # a mistake here must not leave the activation with what the handler did
             self._host.log.exception("the failure of %s could not be judged: it restarts", cell.key)
             cell.restart()
             return True
 
-    def _judge(self, cell: Cell, handler: HandlerSpec | None, ask: Ask, failure: BaseException) -> bool:
-        command = ask.method if handler is None else handler.name
-        arguments = "" if handler is None else shown(handler.masked(ask.args))
-        decision, of_shard = self._decide(cell, command, failure, self._defaults(cell), arguments, ask.command_id)
-        if of_shard is not None:
-            self._carry_out_on_shard(cell, of_shard, failure)
+    def _judge(self, cell: Cell, handler: HandlerSpec | None, ask: Ask, failure: BaseException, *, kept: bool) -> bool:
+        happened = Happened(
+            ask.method if handler is None else handler.name, failure, kinds_of(failure),
+            "" if handler is None else shown(handler.masked(ask.args)), ask.command_id,
+        )  # fmt: skip
+        if self.advice.available(cell.spec.type):
+            asking = self._host.spawn(self._consult(cell, happened, kept=kept))
+            self.advice.begin(asking)
+            cell.begin_waiting(asking)
             return True
-        return self._carry_out(cell, decision, failure)
+        return self._settle(cell, happened)
+
+    async def _consult(self, cell: Cell, happened: Happened, *, kept: bool) -> None:
+        """Ask the supervisor, then carry out what it says, or the rules; the entity does nothing meanwhile."""
+        task, asked = asyncio.current_task(), False
+        directive: Directive | None = None
+        self.judging[cell.key] = happened
+        try:
+            directive = await self.advice.ask(cell.spec.type, self._value(cell, happened))
+            asked = True
+        except Unavailable:
+            pass  # logged there; the rules decide, and it is told later
+        finally:
+            if self.judging.get(cell.key) is happened:
+                del self.judging[cell.key]
+        if cell.task is not task:  # its shard has moved, or it was restarted: what was to become of it is settled
+            self._note(cell, happened, Decision(Directive.RESTART), told=asked)
+            return
+        cell.task = None
+        try:
+            disposed = self._settle(cell, happened, directive, asked=asked)
+        except Exception:  # as in `judge`
+            self._host.log.exception("the failure of %s could not be judged: it restarts", cell.key)
+            disposed, kept = False, False
+        if not disposed and not kept:
+            cell.restart()
+        if not cell.pumping:
+            cell.pump()
+
+    def _settle(
+        self, cell: Cell, happened: Happened, directive: Directive | None = None, *, asked: bool = False
+    ) -> bool:
+        decision, of_shard = self._decide(cell, happened, self._defaults(cell), directive, asked=asked)
+        if of_shard is not None:
+            self._carry_out_on_shard(cell, of_shard, happened.failure)
+            return True
+        return self._carry_out(cell, decision, happened.failure)
 
     def judge_recovery(self, cell: Cell, failure: Exception) -> None:
         """Carry out what the rules say of an entity that could not be read back: without one it is stopped, as ``Corrupt``.
 
         There is no state to resume with, so that ``resume`` stops it too.
         """
-        decision, of_shard = self._decide(cell, RECOVERY, failure, _STOPS)
+        decision, of_shard = self._decide(cell, Happened(RECOVERY, failure, kinds_of(failure)), _STOPS)
         if of_shard is not None:
             self._carry_out_on_shard(cell, _not_at_once(of_shard), failure)
         elif decision.directive is Directive.RESTART:
@@ -110,37 +171,50 @@ class Failures:
 
         The command that it was taken after is recorded; its events are the truth.
         """
-        decision, of_shard = self._decide(cell, SNAPSHOT, failure, _GOES_ON)
+        decision, of_shard = self._decide(cell, Happened(SNAPSHOT, failure, kinds_of(failure)), _GOES_ON)
         if of_shard is not None:
             self._carry_out_on_shard(cell, of_shard, failure)
         else:
             self._carry_out(cell, decision, failure)
 
     def _decide(
-        self, cell: Cell, command: str, failure: BaseException, defaults: Rules, arguments: str = "", command_id: str = "",
-    ) -> tuple[Decision, Decision | None]:  # fmt: skip
+        self,
+        cell: Cell,
+        happened: Happened,
+        defaults: Rules,
+        directive: Directive | None = None,
+        *,
+        asked: bool = False,
+    ) -> tuple[Decision, Decision | None]:
         """Decide and note; return what becomes of the entity, and of its shard if that is not left alone."""
-        self.count += 1
-        kinds = kinds_of(failure)
-        decision = decided = self._entity(cell, kinds, defaults)
+        kinds = happened.kinds
+        decision = decided = self._entity(cell, kinds, defaults, said=directive)
         of_shard: Decision | None = None
         if decision.directive is Directive.ESCALATE:
             of_shard = decided = self._shard(cell, kinds)
             if of_shard.directive in {Directive.RESUME, Directive.ESCALATE}:
                 decision, of_shard = self._entity(cell, kinds, defaults, by_default=True), None
-        self._note(cell, command, failure, kinds, decided, arguments, command_id)
+        self._note(cell, happened, decided, told=asked)
         return decision, of_shard
 
     def _defaults(self, cell: Cell) -> Rules:
         return self._host.app.rules[cell.spec.type][1]
 
-    def _entity(self, cell: Cell, kinds: tuple[str, ...], defaults: Rules, *, by_default: bool = False) -> Decision:
+    def _entity(
+        self, cell: Cell, kinds: tuple[str, ...], defaults: Rules, *, by_default: bool = False,
+        said: Directive | None = None,
+    ) -> Decision:  # fmt: skip
         host = self._host
         declared, _ = host.app.rules[cell.spec.type]
-        decision, cell.history = decide(
-            (*declared, *defaults), kinds, cell.history or {}, host.clock.monotonic_s(), host.rng,
-            first=len(declared) if by_default else 0,
-        )  # fmt: skip
+        rules = (*declared, *defaults, _RESTARTS)
+        first = len(declared) if by_default else 0
+        now_s = host.clock.monotonic_s()
+        decision, history = decide(rules, kinds, cell.history or {}, now_s, host.rng, first=first)
+        if said is not None and said is not decision.directive:
+            if said is not Directive.RESTART:
+                return Decision(said)
+            decision, history = decide(rules, kinds, cell.history or {}, now_s, host.rng, first=len(rules) - 1)
+        cell.history = history
         return decision
 
     def _shard(self, cell: Cell, kinds: tuple[str, ...]) -> Decision:
@@ -172,29 +246,35 @@ class Failures:
 
     # -- noting ------------------------------------------------------------------------------------
 
-    def _note(
-        self, cell: Cell, command: str, failure: BaseException, kinds: tuple[str, ...], decided: Decision, arguments: str,
-        command_id: str,
-    ) -> None:  # fmt: skip
-        kind, now_ms = name_of(type(failure))[:NAME_MAX], self._host.clock.now_ms()
-        command = command[:NAME_MAX]
+    def _note(self, cell: Cell, happened: Happened, decided: Decision, *, told: bool) -> None:
+        self.count += 1
+        now_ms = self._host.clock.now_ms()
+        untold = int(not told and self.advice.supervised(cell.spec.type))
         if self._writing is None:
             self._writing = self._host.spawn(self._write())
-        key = (cell.key, command, kind)
+        key = (cell.key, happened.command[:NAME_MAX], name_of(type(happened.failure))[:NAME_MAX])
         if key not in self._rows and len(self._rows) >= ROWS_MAX:
-            key = (f"{cell.spec.type}/{OTHERS}", command, kind)
+            key = (f"{cell.spec.type}/{OTHERS}", *key[1:])
         row = self._rows.get(key)
         if row is not None:  # the first of them in full is enough: a storm must not be spent on tracebacks
-            self._rows[key] = msgspec.structs.replace(row, last_ms=now_ms, times=row.times + 1)
+            self._rows[key] = msgspec.structs.replace(
+                row, last_ms=now_ms, times=row.times + 1, untold=row.untold + untold
+            )
             return
-        host = self._host
-        value = Failure(
-            cell.key, command, kind, message_of(failure), kinds, traceback_of(failure),
-            arguments, command_id, decided.directive.value, decided.after_s, decided.count,
-            host.row.name, host.row.node, host.incarnation, cell.shard.key, cell.shard.epoch, now_ms,
+        value = self._value(cell, happened, decided)
+        self._rows[key] = FailureRow(*key, now_ms, now_ms, 1, _encode(value).decode(), untold)
+        self._host.log.warning("%s.%s failed: %s", cell.key, value.command, value.traceback)
+
+    def _value(self, cell: Cell, happened: Happened, decided: Decision | None = None) -> Failure:
+        host, failure = self._host, happened.failure
+        directive, after_s, count = ("", 0.0, 1) if decided is None else (
+            decided.directive.value, decided.after_s, decided.count
         )  # fmt: skip
-        self._rows[key] = FailureRow(*key, now_ms, now_ms, 1, _encode(value).decode())
-        host.log.warning("%s.%s failed: %s", cell.key, command, value.traceback)
+        return Failure(
+            cell.key, happened.command[:NAME_MAX], name_of(type(failure))[:NAME_MAX], message_of(failure),
+            happened.kinds, traceback_of(failure), happened.arguments, happened.command_id, directive, after_s, count,
+            host.row.name, host.row.node, host.incarnation, cell.shard.key, cell.shard.epoch, host.clock.now_ms(),
+        )  # fmt: skip
 
     async def _write(self) -> None:
         host = self._host

@@ -35,6 +35,7 @@ from remora.journal import Store
 from remora.lifecycle import Phase
 from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
 from remora.runtime import inspection
+from remora.runtime.advice import Ask as AskSupervisor
 from remora.runtime.backpressure import Backpressure
 from remora.runtime.blackbox import BlackBox
 from remora.runtime.calls import TurnCalls, cycle_message
@@ -78,6 +79,7 @@ class Host:
         on_fenced: Called when the store refused this host's incarnation: it owns nothing any more.
         on_reincarnated: Called after the host took a new incarnation.
         hand_over: Reaches other hosts, for moves with warm state; without it the next owner reads the journal.
+        ask_supervisor: The way to the app's supervisors; without it they are told of failures later.
         box: Where is written what this process runs, for the time when it is gone; None where hosts share a process.
     """
 
@@ -89,7 +91,7 @@ class Host:
         self, app: App, store: Store, clock: Clock, row: HostRow, client: Client, *, seed: int = 0,
         on_fenced: Callable[[], None] | None = None,
         on_reincarnated: Callable[[], Awaitable[None]] | None = None, hand_over: HandOver | None = None,
-        box: BlackBox | None = None,
+        box: BlackBox | None = None, ask_supervisor: AskSupervisor | None = None,
     ) -> None:  # fmt: skip
         self.app = app
         self.store = store
@@ -135,7 +137,7 @@ class Host:
         )
         self.recovery = Recovery(self)
         self.passivation = Passivation(self)
-        self.failures = Failures(self)
+        self.failures = Failures(self, ask_supervisor)
         self.quarantine = Held(self)
         self.remembered = Remembered(self)
         self.outbox = Outbox(self, client)
@@ -327,6 +329,8 @@ class Host:
             self.spawn(inspection.why(self, shard, spec, key, ask, sink))
         elif ask.method == "$waits":
             sink.answer(ask.n, VALUE, _json(waits_of(cell)))
+        elif ask.method == "$stopped":
+            sink.answer(ask.n, VALUE, inspection.stopped(self, cell, key))
         elif ask.method == "$look":
             self.deadlocks.look_now(cell)
             sink.answer(ask.n, VALUE, b"null")

@@ -14,6 +14,7 @@ from remora.journal import Want
 from remora.lifecycle import Phase
 from remora.messages import ERROR, VALUE, Ask
 from remora.runtime.committer import Sink
+from remora.runtime.quarantine import refusal
 from remora.schema.reading import split_name
 from remora.sharding.hashing import entity_key
 from remora.why import OpenCall, RunningHandler, Why, encode, how_long
@@ -197,6 +198,11 @@ def _working(host: Host, cell: Cell, now_s: float) -> Found | None:
         if committing:
             because += f", and what it did before waits for the store ({how_long(written)})"
         return Found("running", because, for_s, running)
+    if (judged := host.failures.judging.get(cell.key)) is not None and cell.task is not None:
+        for_s = now_s - cell.busy_since_s
+        name = host.app.supervisors[cell.spec.type].name
+        because = f"{judged.command} failed, and its supervisor {name} has been asked for {how_long(for_s)} what to do"
+        return Found("judged", because, for_s)
     if committing:
         because = f"What it did has waited {how_long(written)} for the store to confirm the commit"
         return Found("committing", because, written)
@@ -241,6 +247,16 @@ def _passive(entries: int | None, *, durable: bool) -> Found:
     if not entries:
         return Found("new", "It was never used: nothing is recorded of it")
     return Found("passive", f"It has left memory with {entries} commands recorded; the next one brings it back")
+
+
+def stopped(host: Host, cell: Cell | None, key: str) -> bytes:
+    """Return as JSON why an entity has terminated, and whether it is in quarantine; null if it has not."""
+    held = host.quarantine.entities.get(key)
+    if held is not None and not held.until_ms:
+        return _json([refusal(held).message, True])
+    if cell is None or cell.phase is not Phase.STOPPED or cell.reason is None:
+        return b"null"
+    return _json([cell.reason.message, isinstance(cell.reason, Quarantined)])
 
 
 async def events(host: Host, spec: EntitySpec, key: str, ask: Ask, sink: Sink) -> None:

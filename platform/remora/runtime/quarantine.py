@@ -124,7 +124,8 @@ class Inquest:
             self._log.error("%s: %s", held.because, pause)
             others = {key: one for key, one in self.held.items() if one.holds(crash.at_ms)}
             await self._hold({**others, (held.entity, held.command): held})
-        await registry.patiently(lambda: registry.store.add_failures([_noted(crash, row, held)]))
+        noted = _noted(crash, row, held, supervised=crash.entity.partition("/")[0] in registry.app.supervisors)
+        await registry.patiently(lambda: registry.store.add_failures([noted]))
 
     def listed(self) -> list[Quarantine]:
         """Return what is held back or apart now, the latest first."""
@@ -182,7 +183,7 @@ class Inquest:
                 return
 
 
-def _noted(crash: Crash, row: HostRow, held: Quarantine | None) -> FailureRow:
+def _noted(crash: Crash, row: HostRow, held: Quarantine | None, *, supervised: bool) -> FailureRow:
     apart = held is not None and not held.until_ms
     value = Failure(
         crash.entity, crash.command, CRASHED, crash.cause, (CRASHED,), directive="quarantine" if apart else "restart",
@@ -190,7 +191,8 @@ def _noted(crash: Crash, row: HostRow, held: Quarantine | None) -> FailureRow:
         count=1 if held is None else held.crashes, host=row.name, node=row.node, incarnation=row.incarnation,
         at_ms=crash.at_ms,
     )  # fmt: skip
-    return FailureRow(crash.entity, crash.command, CRASHED, crash.at_ms, crash.at_ms, 1, _encode(value).decode())
+    text = _encode(value).decode()
+    return FailureRow(crash.entity, crash.command, CRASHED, crash.at_ms, crash.at_ms, 1, text, int(supervised))
 
 
 class Held:
@@ -235,7 +237,7 @@ class Held:
         if held.until_ms:
             cell.restart((held.until_ms - now_ms) / 1000, held.because)
         else:
-            cell.stop(_refusal(held))
+            cell.stop(refusal(held))
         return True
 
     def check(self, key: str, command: str) -> None:
@@ -246,10 +248,11 @@ class Held:
         """
         held = self.commands.get((key, command))
         if held is not None:
-            raise _refusal(held)
+            raise refusal(held)
 
 
-def _refusal(held: Quarantine) -> Quarantined:
+def refusal(held: Quarantine) -> Quarantined:
+    """Return what callers of what is in quarantine are told."""
     what = _named(held.entity, held.command)
     msg = f"{what} is in quarantine: {held.because}. Release it with `remora quarantine release` once it is mended."
     return Quarantined(msg, entity=held.entity)

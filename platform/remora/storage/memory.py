@@ -245,7 +245,8 @@ class MemoryStore:
             old = self._failures.get(key, FailureRow(*key, row.first_ms, 0, 0, ""))
             latest = row.latest if row.last_ms >= old.last_ms else old.latest
             first_ms, last_ms = min(old.first_ms, row.first_ms), max(old.last_ms, row.last_ms)
-            self._failures[key] = FailureRow(*key, first_ms, last_ms, old.times + row.times, latest)
+            times, untold = old.times + row.times, old.untold + row.untold
+            self._failures[key] = FailureRow(*key, first_ms, last_ms, times, latest, untold)
         for row in self._latest_failures()[FAILURES_KEPT:]:
             del self._failures[row.entity, row.command, row.kind]
 
@@ -257,6 +258,18 @@ class MemoryStore:
         """Read failures."""
         rows = [row for row in self._latest_failures() if of in {"", row.entity, row.entity.partition("/")[0]}]
         return rows[:limit]
+
+    async def untold_failures(self, types: Sequence[str], limit: int) -> list[FailureRow]:
+        """Read failures that a supervisor has still to be told of."""
+        rows = [row for row in self._latest_failures() if row.untold and row.entity.partition("/")[0] in types]
+        return rows[::-1][:limit]
+
+    async def told(self, rows: Sequence[FailureRow]) -> None:
+        """Take note that a supervisor was told."""
+        for row in rows:
+            found = self._failures.get((row.entity, row.command, row.kind))
+            if found is not None:
+                found.untold = max(found.untold - row.untold, 0)
 
     async def schema(self) -> str | None:
         """Return the description kept last."""

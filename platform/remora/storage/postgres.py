@@ -360,10 +360,21 @@ class PostgresStore:
 
     async def failures(self, limit: int, of: str = "") -> list[FailureRow]:
         """Read failures."""
-        statement = """SELECT entity, command, kind, first_ms, last_ms, times, latest FROM failures
+        statement = """SELECT entity, command, kind, first_ms, last_ms, times, latest, untold FROM failures
                        WHERE $2 IN ('', entity, split_part(entity, '/', 1))
                        ORDER BY last_ms DESC, entity DESC, command DESC, kind DESC LIMIT $1"""
         return [FailureRow(*row) for row in await self._read(statement, limit, of)]
+
+    async def untold_failures(self, types: Sequence[str], limit: int) -> list[FailureRow]:
+        """Read failures that a supervisor has still to be told of."""
+        statement = """SELECT entity, command, kind, first_ms, last_ms, times, latest, untold FROM failures
+                       WHERE untold > 0 AND split_part(entity, '/', 1) = ANY ($1)
+                       ORDER BY last_ms, entity, command, kind LIMIT $2"""
+        return [FailureRow(*row) for row in await self._read(statement, list(types), limit)]
+
+    async def told(self, rows: Sequence[FailureRow]) -> None:
+        """Take note that a supervisor was told."""
+        await self._set("SELECT told($1)", _encode(rows).decode())
 
     async def schema(self) -> str | None:
         """Return the description kept last."""

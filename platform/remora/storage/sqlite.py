@@ -90,11 +90,15 @@ FROM found f
 
 _ADD_FAILURES = """
 INSERT INTO failures
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 FROM json_each(?)
-WHERE true ON CONFLICT (entity, command, kind) DO UPDATE SET
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
+FROM json_each(?) WHERE true ON CONFLICT (entity, command, kind) DO UPDATE SET
     first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),
-    times = times + excluded.times,
+    times = times + excluded.times, untold = untold + excluded.untold,
     latest = CASE WHEN excluded.last_ms >= last_ms THEN excluded.latest ELSE latest END
+"""
+_TOLD = """
+UPDATE failures SET untold = max(untold - (told.value ->> 7), 0) FROM json_each(?) AS told
+WHERE entity = told.value ->> 0 AND command = told.value ->> 1 AND kind = told.value ->> 2
 """
 _TRIM_FAILURES = """
 DELETE FROM failures WHERE (last_ms, entity, command, kind) <= (
@@ -243,10 +247,29 @@ class SqliteStore(SqliteFile):
 
     async def failures(self, limit: int, of: str = "") -> list[FailureRow]:
         """Read failures."""
-        statement = """SELECT json_group_array(json_array(entity, command, kind, first_ms, last_ms, times, latest)) FROM (
+        statement = """SELECT
+            json_group_array(json_array(entity, command, kind, first_ms, last_ms, times, latest, untold)) FROM (
             SELECT * FROM failures WHERE ?1 IN ('', entity, substr(entity, 1, instr(entity, '/') - 1))
             ORDER BY last_ms DESC, entity DESC, command DESC, kind DESC LIMIT ?2)"""
         return await self._on(self._reader, self._one, statement, (of, limit), _decode_failures)
+
+    async def untold_failures(self, types: Sequence[str], limit: int) -> list[FailureRow]:
+        """Read failures that a supervisor has still to be told of."""
+        statement = """SELECT
+            json_group_array(json_array(entity, command, kind, first_ms, last_ms, times, latest, untold)) FROM (
+            SELECT * FROM failures WHERE untold > 0
+                AND substr(entity, 1, instr(entity, '/') - 1) IN (SELECT value FROM json_each(?))
+            ORDER BY last_ms, entity, command, kind LIMIT ?)"""
+        bound = (_encode(types).decode(), limit)
+        return await self._on(self._reader, self._one, statement, bound, _decode_failures)
+
+    async def told(self, rows: Sequence[FailureRow]) -> None:
+        """Take note that a supervisor was told."""
+        await self._on(self._writer, self._told, _encode(rows).decode())
+
+    def _told(self, rows: str) -> None:
+        with self._turn_taken(), self._transaction() as connection:
+            connection.execute(_TOLD, (rows,))
 
     async def schema(self) -> str | None:
         """Return the description kept last."""

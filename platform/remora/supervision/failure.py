@@ -33,7 +33,7 @@ class Failure(msgspec.Struct, frozen=True):
     """As JSON; what is declared as ``SecretStr`` or ``SecretBytes`` is masked."""
     command_id: str = ""
     directive: str = ""
-    """What was decided."""
+    """What was decided; empty while a supervisor is asked."""
     after_s: float = 0.0
     """After which pause, in seconds."""
     count: int = 1
@@ -45,6 +45,13 @@ class Failure(msgspec.Struct, frozen=True):
     epoch: int = 0
     """Of the shard."""
     at_ms: int = 0
+    times: int = 1
+    """How many failures this stands for, where a supervisor is told of several as one."""
+
+    @property
+    def path(self) -> str:
+        """Where it failed, level after level: ``host/SHARD/type/id``."""
+        return f"{self.host}/{self.shard}/{self.entity}"
 
 
 def message_of(failure: BaseException) -> str:

@@ -38,6 +38,17 @@ HOST_DEFAULTS: Rules = (
 )
 """The rules behind those that are declared for hosts."""
 
+REGISTRY_DIED = "remora.RegistryDied"
+REGISTRY_RULES: Rules = (on(REGISTRY_DIED).restart(Backoff(min_s=0)),)
+"""The rules for both registries: at once and without end, since nobody else finds hosts that are gone. Not to be declared."""
+SUPERVISOR_DIED = "remora.SupervisorDied"
+"""What rules for supervisors know one by whose process has ended."""
+SUPERVISOR_DEFAULTS: Rules = (
+    # Meanwhile the declared rules decide, and it is told later: nothing is lost by a pause.
+    on(SUPERVISOR_DIED, Exception).restart(Backoff(first_s=0, min_s=0.5, max_s=30.0, reset_s=60.0)),
+)
+"""The rules behind those that are declared for supervisors."""
+
 SHARD_DEFAULTS: Rules = (
     # Its other entities have done nothing: three times a minute, then they are left in peace.
     on(BaseException).restart(Backoff(min_s=0), at_most=3, within_s=60, then=Directive.RESUME),
@@ -45,10 +56,10 @@ SHARD_DEFAULTS: Rules = (
 """The rules behind those that are declared for shards."""
 
 
-def _for_hosts(rules: Rules) -> Rules:
+def _for_processes(rules: Rules) -> Rules:
     for rule in rules:
         if not {rule.directive, rule.then} <= {Directive.RESTART, Directive.STOP}:
-            msg = "a host is restarted or stopped: it has no state to resume with, and nothing above it decides"
+            msg = "a process is restarted or stopped: it has no state to resume with, and nothing above it decides"
             raise ValueError(msg)
     return rules
 
@@ -68,10 +79,14 @@ class Supervision(BaseModel):
     the defaults of its kind. ``restart``: all its entities do. ``stop``: all answer ``Stopped`` until another host has
     the shard. ``escalate`` as ``resume``: there is no level above."""
 
-    host: Annotated[Rules, AfterValidator(_for_hosts)] = ()
+    host: Annotated[Rules, AfterValidator(_for_processes)] = ()
     """When a host's process is started again that has ended (``remora.HostDied``) or could not be started (by its error:
     ``StartError``, ``HostGone``). Its shards are given to others at once, whatever is said here. ``restart`` and ``stop``
     only; one that is stopped is not started again before another registry leads or the app is started anew."""
+    supervisor: Annotated[Rules, AfterValidator(_for_processes)] = ()
+    """When the process of one of the app's supervisors is started again that has ended (``remora.SupervisorDied``) or could
+    not be started (by its error). ``restart`` and ``stop`` only. What these rules do without a pause, Ray does (its
+    ``max_restarts``); the registry does the rest, and tries another node from the second failure in a row on."""
     crashes: Blame = Blame()
     """What becomes of an entity that takes its host's process down with it."""
 
@@ -79,6 +94,11 @@ class Supervision(BaseModel):
     def host_rules(self) -> Rules:
         """All rules of a host, the defaults last."""
         return (*self.host, *HOST_DEFAULTS)
+
+    @property
+    def supervisor_rules(self) -> Rules:
+        """All rules of a supervisor's process, the defaults last."""
+        return (*self.supervisor, *SUPERVISOR_DEFAULTS)
 
     @property
     def shard_rules(self) -> Rules:

@@ -217,6 +217,14 @@ class FaultyStore:
         """Read failures."""
         return await self._call("failures", lambda: self.inner.failures(limit, of))
 
+    async def untold_failures(self, types: Sequence[str], limit: int) -> list[FailureRow]:
+        """Read failures that a supervisor has still to be told of."""
+        return await self._call("untold_failures", lambda: self.inner.untold_failures(types, limit))
+
+    async def told(self, rows: Sequence[FailureRow]) -> None:
+        """Take note that a supervisor was told."""
+        await self._call("told", lambda: self.inner.told(rows))
+
     async def schema(self) -> str | None:
         """Return the description kept last."""
         return await self._call("schema", self.inner.schema)

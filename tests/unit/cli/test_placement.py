@@ -78,6 +78,9 @@ STATUS: dict[str, Any] = {
     ],
     "gone": [{"name": "host-0", "because": "its lease is over", "for_s": 12.0}],
     "refused": {"host-4": "it runs another release"},
+    "supervisors": [
+        {"name": "foreman", "state": "up", "node": "n1", "pid": 9, "restarts": 2, "because": "it was killed"},
+    ],
     "drained": ["n9"],
 }
 
@@ -193,4 +196,5 @@ def test_status_shows_the_states_of_hosts_those_that_are_gone_and_those_that_cou
     assert ["host-3", "joining", "0"] in lines
     assert ["host-0", "12", "s", "its", "lease", "is", "over"] in lines
     assert ["host-4", "it", "runs", "another", "release"] in lines
+    assert ["foreman", "up", "n1", "9", "2", "it", "was", "killed"] in lines
     assert ["drained", "nodes", "n9"] in lines

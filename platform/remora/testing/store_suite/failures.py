@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from remora import journal
 from remora.journal import FailureRow, Store
 from remora.testing.store_suite.rows import MakeStore, OnAStore
@@ -12,6 +14,11 @@ from remora.testing.store_suite.rows import MakeStore, OnAStore
 def failed(entity: str, at_ms: int, *, command: str = "add", kind: str = "ValueError", times: int = 1) -> FailureRow:
     """Return what is added for failures at one time."""
     return FailureRow(entity, command, kind, at_ms, at_ms, times, f'{{"message":"at {at_ms}"}}')
+
+
+def untold(entity: str, at_ms: int, times: int, *, command: str = "add") -> FailureRow:
+    """Return what is added for failures that a supervisor has not heard of."""
+    return msgspec.structs.replace(failed(entity, at_ms, command=command, times=times), untold=times)
 
 
 class FailureContract(OnAStore):
@@ -58,6 +65,35 @@ class FailureContract(OnAStore):
         await asyncio.gather(*(store.add_failures(rows[:: 1 if n % 2 else -1]) for n in range(8)))
 
         assert {row.times for row in await store.failures(100)} == {8}
+
+    async def test_what_a_supervisor_has_still_to_be_told_of_is_read_the_oldest_first_until_it_was_told(
+        self, store: Store
+    ) -> None:
+        rows = [
+            untold("a/1", 30, 2), failed("a/2", 10), untold("a/3/x", 20, 1), untold("ab/1", 5, 4),
+            untold("a/1", 40, 1, command="take"),
+        ]  # fmt: skip
+        await store.add_failures(rows)
+        await store.add_failures([untold("a/1", 50, 3)])
+        await store.add_failures([failed("a/1", 60)])
+
+        found = await store.untold_failures(["a", "c"], 10)
+        assert [(row.entity, row.command, row.untold, row.times) for row in found] == [
+            ("a/3/x", "add", 1, 1), ("a/1", "take", 1, 1), ("a/1", "add", 5, 6)
+        ]  # fmt: skip
+        assert await store.untold_failures(["a"], 1) == found[:1]
+        assert await store.untold_failures(["ab"], 10) == [rows[3]]
+        assert await store.untold_failures([], 10) == []
+
+        await store.add_failures([untold("a/1", 70, 1)])
+        await store.told([*found, untold("gone/1", 1, 9)])
+
+        left = await store.untold_failures(["a", "ab", "gone"], 10)
+        assert [(row.entity, row.untold, row.times) for row in left] == [("ab/1", 4, 4), ("a/1", 1, 7)]
+        await store.told(left)
+        await store.told(left)
+        assert await store.untold_failures(["a", "ab"], 10) == []
+        assert {row.times for row in await store.failures(10, "a/1")} == {1, 7}
 
     async def test_they_are_there_when_the_store_is_opened_again(self, store: Store, make_store: MakeStore) -> None:
         await store.add_failures([failed("a/1", 1)])
