@@ -17,6 +17,7 @@ from remora.options import HostGroup
 from remora.settings import Settings
 from remora.sharding.allocation import Allocation, LeastShards
 from remora.sharding.registry import Layout
+from remora.supervision.climbing import DEDICATED, SHARED
 from remora.supervision.levels import DEFAULTS, Supervision
 from remora.supervision.rules import Rules
 from remora.supervisor import Supervisor, assigned
@@ -96,6 +97,11 @@ class App:
             if name not in self.specs:
                 msg = f"App {self.name!r}: supervision.entities names {name!r}; the app has {', '.join(sorted(self.specs))}."
                 raise ContractError(msg)
+        groups = {SHARED, DEDICATED, *self.host_groups}
+        for name in supervision.groups:
+            if name not in groups:
+                msg = f"App {self.name!r}: supervision.groups names {name!r}; the app has {', '.join(sorted(groups))}."
+                raise ContractError(msg)
         self.supervision = supervision
         self.rules: dict[str, tuple[Rules, Rules]] = {
             name: (supervision.entities.get(name, spec.options.supervision), DEFAULTS[spec.kind])
@@ -105,8 +111,8 @@ class App:
 
     def _check_groups(self) -> None:
         for group in self.host_groups:
-            if not _NAME.match(group):
-                msg = f"App {self.name!r}: host group {group!r}: use 1 to 40 lower-case letters, digits, '-' or '_', a letter first."
+            if not _NAME.match(group) or group in {SHARED, DEDICATED}:
+                msg = f"App {self.name!r}: host group {group!r}: use 1 to 40 lower-case letters, digits, '-' or '_', a letter first, and not {SHARED!r} or {DEDICATED!r}."
                 raise ContractError(msg)
         for spec in self.specs.values():
             if spec.group and spec.group not in self.host_groups:

@@ -29,6 +29,7 @@ from remora.errors import (
     Overloaded,
     PayloadTooLarge,
     RemoraError,
+    Stopped,
     StoreUnavailable,
     Verdict,
     decode_error,
@@ -374,6 +375,10 @@ class Client:
     def _route(self, pending: Pending) -> None:
         row = self._table.shards.get(pending.shard)
         host = self._table.hosts.get(row.owner) if row is not None else None
+        if host is None and self._table.halted:
+            self.withdraw(pending)
+            pending.fail(Stopped(self._table.halted, entity=pending.entity, command_id=pending.ask.command_id))
+            return
         if row is None or host is None:
             if "/" in pending.shard:
                 self._place(pending.shard)

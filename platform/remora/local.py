@@ -124,6 +124,7 @@ class LocalPlatform:
         host = Host(
             self.app, self.store, self.clock, row, client, seed=self._seed + len(self.hosts),
             on_reincarnated=self.registry.refresh, hand_over=self.hand_over, ask_supervisor=self.ask_supervisor,
+            escalate=self.registry.levels.escalated,
         )  # fmt: skip
         joined = await host.start()
         self.hosts[name] = host

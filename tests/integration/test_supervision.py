@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from remora import HandlerFailed, Stopped
+from remora.app import AppSource
+from remora.cluster import bootstrap
 from remora.cluster.transport import RayDirectory
 from remora.config import read_config
 from tests.integration.apps import Witness
@@ -42,3 +44,48 @@ async def test_rules_of_a_file_decide_on_every_host(tmp_path: Path) -> None:
         told = await RayDirectory(app.name).ask("failures", 10, "witness")
         assert {row["entity"] for row in told} == {f"witness/{number}" for number in range(8)}
         assert {row["latest"]["host"] for row in told} == {row.name for row in app.hosts()}
+
+
+LEVELS = """
+supervision:
+  entities:
+    witness: [{exceptions: ArithmeticError, directive: escalate}]
+  shard: [{exceptions: ArithmeticError, directive: escalate}]
+  host: [{exceptions: ArithmeticError, directive: escalate}]
+  groups:
+    shared:
+      strategy: all_for_one
+      rules: [{exceptions: ArithmeticError, backoff: {min_s: 0}, at_most: 1, then: escalate}]
+"""
+MARKED = 20
+
+
+async def test_escalation_climbs_to_the_group_which_restarts_all_its_hosts_then_to_the_app_which_stops_until_it_is_started_anew(
+    tmp_path: Path,
+) -> None:
+    config = read_config(LEVELS, "rules.yaml")
+    async with running("tests.integration.apps:common", tmp_path / "common.db", config=config) as app:
+        witnesses = [app.client.ref(Witness, str(number)) for number in range(MARKED)]
+        for witness in witnesses:
+            assert await witness.mark(1) == 1
+        before = {row.incarnation for row in app.hosts()}
+
+        with pytest.raises(HandlerFailed):
+            await witnesses[0].fail()
+        await until(
+            lambda: app.balanced(2) and not before & {row.incarnation for row in app.hosts()}, 60, "both are new"
+        )
+        assert [await witness.mark(2) for witness in witnesses] == [2] * MARKED
+
+        with pytest.raises(HandlerFailed):
+            await witnesses[1].fail()
+        await until(lambda: bool(app.client.table.halted), 60, "the app has stopped")
+        with pytest.raises(Stopped, match=r"App common was stopped by its supervision rules, after: witness/1\.fail"):
+            await witnesses[0].mark(3)
+        assert app.host_actors() == set()
+        status = await RayDirectory(app.name).ask("status")
+        assert status["halted"] == app.client.table.halted
+
+        await bootstrap.ensure_platform(AppSource(app.path, config), f"sqlite:///{app.store}", 2)
+        await until(lambda: app.balanced(2), 60, "it runs again")
+        assert [await witness.marks() for witness in witnesses] == [[1, 2]] * MARKED

@@ -7,13 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from pydantic import ValidationError
 
 from remora import (
     App,
     Backoff,
     CannotDrain,
-    Directive,
     EntityOptions,
     External,
     HostGroup,
@@ -484,7 +482,7 @@ async def test_a_host_that_cannot_be_started_is_tried_again_after_growing_pauses
 
         pauses_s = [late - early for early, late in itertools.pairwise(tried_s)]
         assert [pause >= least for pause, least in zip(pauses_s, (0.06, 0.18, 0.54), strict=True)] == [True] * 3
-        assert platform.registry.stopped == set()
+        assert platform.registry.levels.stopped == {}
 
 
 async def test_beyond_the_limit_a_host_is_not_started_again_which_is_shown_and_the_others_have_its_shards() -> None:
@@ -495,17 +493,9 @@ async def test_beyond_the_limit_a_host_is_not_started_again_which_is_shown_and_t
         await until(lambda: len(platform.hosts) == 2)
 
         await platform.crash("host-1")
-        await until(lambda: platform.registry.stopped)
+        await until(lambda: platform.registry.levels.stopped)
 
         assert await client.ref(Till, "a").add() == 2
         assert list(platform.hosts) == ["host-2"]
         status = await registry_status.status(platform.registry)
         assert status["refused"] == {"host-1": "its supervision rules say stop, after: remora.HostDied"}
-
-
-@pytest.mark.parametrize(
-    "rule", [on(HOST_DIED).resume(), on(HOST_DIED).escalate(), on(HOST_DIED).restart(then=Directive.RESUME)]
-)
-def test_rules_for_hosts_that_nothing_could_carry_out_are_refused_when_they_are_defined(rule: Rule) -> None:
-    with pytest.raises(ValidationError, match="a process is restarted or stopped"):
-        Supervision(host=(rule,))

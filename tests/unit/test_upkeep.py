@@ -9,7 +9,7 @@ from remora import App, Backoff, StartError, Supervision, on
 from remora.cluster.registry_actor import registry_options
 from remora.errors import RemoraError
 from remora.runtime.upkeep import Upkeep
-from remora.supervision.decisions import decide
+from remora.supervision.decisions import History, decide
 from remora.supervision.levels import HOST_DEFAULTS, HOST_DIED, SUPERVISOR_DEFAULTS, SUPERVISOR_DIED
 from remora.supervision.restarts import UNLIMITED, restarts_at_once
 from remora.supervision.rules import Rules
@@ -40,7 +40,8 @@ def test_ray_is_left_what_needs_no_pause(rules: Rules, restarts: int) -> None:
 
 
 def test_what_was_used_of_a_limit_is_not_left_to_ray_again() -> None:
-    rules, history = (on(DIED).restart(AT_ONCE, at_most=3),), {}
+    rules = (on(DIED).restart(AT_ONCE, at_most=3),)
+    history: History = {}
     for left in (3, 2, 1, 0):
         assert restarts_at_once(rules, DIED, history, 1.0) == left
         _, history = decide(rules, (DIED,), history, 1.0, random.Random(1))
@@ -52,8 +53,7 @@ def test_the_registry_is_restarted_without_end_and_no_call_of_ours_is_repeated_b
     assert (options["max_restarts"], options["max_task_retries"]) == (UNLIMITED, 0)
 
 
-def test_hosts_could_be_left_to_ray_once_and_are_not() -> None:
-    """Decision 16: Ray tells of the death of an actor that it restarts a second late."""
+def test_the_actor_of_a_dedicated_entity_is_left_to_ray_once_where_nothing_is_declared() -> None:
     assert restarts_at_once(HOST_DEFAULTS, HOST_DIED, {}, 0.0) == 1
 
 

@@ -52,6 +52,7 @@ def show_status(output: Output, found: Mapping[str, Any]) -> None:
         output.table(columns, sent, title="parked sends: mend the reason, then `remora release TYPE ID` of the sender")
     show_troubles(output, found)
     about = {
+        "stopped": found.get("halted"),
         "gateway": found.get("gateway"),
         "dashboard": found.get("dashboard"),
         "ray": found.get("address"),

@@ -97,6 +97,7 @@ class HostActor:
         host = Host(
             app, store, clock, row, client, seed=os.getpid(), on_fenced=self._end_process, on_reincarnated=self._reincarnated,
             hand_over=transport.hand_over, box=box,
+            escalate=lambda failure: RayDirectory(app.name).ask("escalated", failure),
             ask_supervisor=lambda name, failure: transport.ask_supervisor(supervisor_name(app.name, name), failure),
         )  # fmt: skip
         await host.start()

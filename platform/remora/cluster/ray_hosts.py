@@ -121,20 +121,22 @@ class RayHosts:
         What is missing is started beside this, which goes on looking: a new host, and whatever was not
         started when it should have been.
         """
-        nodes = await asyncio.to_thread(read_nodes)
         registry = self.registry
+        if registry.levels.halted:
+            return
+        nodes = await asyncio.to_thread(read_nodes)
         await registry.leave(node.id for node in nodes if node.draining)
         table = registry.current
         hosts = [row for row in table.hosts.values() if not row.dedicated]
-        busy = registry.joining | self._shared(registry.replacing)
+        busy = registry.joining | self._shared(registry.levels.replacing)
         standing = {slot_of(row.name) for row in hosts}
-        missing = self._slots_wanted(nodes) - standing - busy - self._shared(registry.stopped) - self._missing
+        missing = self._slots_wanted(nodes) - standing - busy - self._shared(registry.levels.stopped) - self._missing
         if missing:
             registry.spawn(self._start_missing(missing))
         for key in registry.unplaced():
             if (
                 key not in self._dedicating
-                and entity_name(self._app.name, key) not in registry.replacing | registry.stopped
+                and entity_name(self._app.name, key) not in registry.levels.replacing | registry.levels.stopped.keys()
             ):
                 registry.spawn(self._dedicate_again(key))
         quiet = not (missing or busy or table.draining or registry.rebalance.under_way)
@@ -338,7 +340,9 @@ class RayHosts:
             # Ray restarts it once it has found that its node is gone, which takes up to a minute: not waited for.
             await end_actor(name)
         resources = self._app.spec(key.partition("/")[0]).options.resources
-        options: dict[str, Any] = {"max_restarts": -1, **_as_options(resources)}
+        options: dict[str, Any] = {
+            "max_restarts": self.registry.levels.restarts_at_once(name), **_as_options(resources)
+        }  # fmt: skip
         nodes = self._usable(await asyncio.to_thread(read_nodes))
         homes = [row.node for row in self.registry.current.hosts.values() if row.dedicated]
         node = choose(nodes, homes, resources)

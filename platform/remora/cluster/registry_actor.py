@@ -100,11 +100,14 @@ class RegistryActor:
             msg = f"The app of {self._source.path} runs in this Ray cluster already, on another store: stop it first."
             raise StoreMismatch(msg)
         async with self._starting:
+            if self._registry is not None and self._registry.levels.halted:
+                await self._end_leading()  # somebody starts anew what the rules have stopped
             if self._registry is not None:
                 return
             await self._open()
-            if await self._other_leads():
+            if (other := await self._other_leader()) is not None:
                 self._run()
+                await other.start.remote(store)
                 return
             try:
                 await self._lead(self._candidate(), 0)
@@ -137,16 +140,23 @@ class RegistryActor:
         await admit(self._app, store)
         self._store = store
 
-    async def _other_leads(self) -> bool:
+    async def _end_leading(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        await self._step_down()
+
+    async def _other_leader(self) -> Handle | None:
+        """Return the other registry if that leads."""
         for name in registry_names(self._app.name):
             if name != self._name:
                 try:
                     other = await find_actor(name)
                     async with asyncio.timeout(ASK_S):
-                        return bool(await other.leads.remote())
+                        return other if await other.leads.remote() else None
                 except (HostGone, RayError, TimeoutError):
-                    return False
-        return False
+                    return None
+        return None
 
     def _run(self) -> None:
         if self._running is None or self._running.done():
@@ -288,6 +298,10 @@ class RegistryActor:
     async def suspect(self, host: str) -> None:
         """Take note that a client got no answer from a host."""
         await (await self._leading()).suspect(host)
+
+    async def escalated(self, failure: bytes) -> None:
+        """Decide about a failure that a shard's rules left to the level above."""
+        await (await self._leading()).levels.escalated(failure)
 
     async def about(self, shard: str) -> dict[str, Any]:
         """Return what is known of a shard and its owner."""

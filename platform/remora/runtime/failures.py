@@ -7,6 +7,7 @@ entity's command with one exception, so that a storm of them is a number.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,6 +41,12 @@ ROWS_MAX = 1_000
 """Rows gathered at a time; beyond, failures of further entities are counted under ``type/…`` together."""
 OTHERS = "…"
 
+ESCALATION_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
+"""Pauses between tries to reach the registry with what was escalated, in seconds: as long as another takes to lead. Its entity
+has started again meanwhile, and escalates again if it fails again."""
+Escalation = Callable[[bytes], Awaitable[None]]
+"""Gives the levels above a ``Failure`` as JSON."""
+
 _RESTARTS = on(BaseException).restart()
 """What a restart that a supervisor asks for, and no rule would have, pauses by."""
 _STOPS: Rules = (on(BaseException).stop(),)
@@ -63,11 +70,13 @@ class Failures:
     Args:
         host: Whose they are.
         ask: The way to supervisors, if there is one.
+        escalation: The way to the levels above, if there is one.
     """
 
-    def __init__(self, host: Host, ask: AskSupervisor | None) -> None:
+    def __init__(self, host: Host, ask: AskSupervisor | None, escalation: Escalation | None) -> None:
         self._host = host
         self.advice = Advice(host, ask)
+        self._escalation = escalation
         self.judging: dict[str, Happened] = {}
         """Entity → what its supervisor is asked about."""
         self._shards: dict[str, History] = {}
@@ -194,8 +203,24 @@ class Failures:
             of_shard = decided = self._shard(cell, kinds)
             if of_shard.directive in {Directive.RESUME, Directive.ESCALATE}:
                 decision, of_shard = self._entity(cell, kinds, defaults, by_default=True), None
+            if decided.directive is Directive.ESCALATE:
+                self._host.spawn(self._escalate(self._value(cell, happened, decided)))
         self._note(cell, happened, decided, told=asked)
         return decision, of_shard
+
+    async def _escalate(self, failure: Failure) -> None:
+        """Leave a failure to the levels above, which the registry speaks for, as long as that may be away for a moment."""
+        if self._escalation is None:
+            return
+        for pause_s in (*ESCALATION_PAUSES_S, None):
+            try:
+                await self._escalation(_encode(failure))
+            except RemoraError as error:
+                self._host.log.warning("a failure of %s could not be escalated: %s", failure.entity, error)
+                if pause_s is not None:
+                    await asyncio.sleep(pause_s)  # noqa: TID251 - growing, bounded pause while the registry is away
+            else:
+                return
 
     def _defaults(self, cell: Cell) -> Rules:
         return self._host.app.rules[cell.spec.type][1]

@@ -42,7 +42,7 @@ from remora.runtime.calls import TurnCalls, cycle_message
 from remora.runtime.cell import Cell, Item
 from remora.runtime.committer import Committer, Sink
 from remora.runtime.deadlock import Deadlocks, waits_of
-from remora.runtime.failures import Failures
+from remora.runtime.failures import Escalation, Failures
 from remora.runtime.handoff import HandOff, HandOver
 from remora.runtime.incarnation import PATIENCE_MAX_S, PATIENCE_MIN_S, Incarnations
 from remora.runtime.lease import Lease
@@ -80,6 +80,7 @@ class Host:
         on_reincarnated: Called after the host took a new incarnation.
         hand_over: Reaches other hosts, for moves with warm state; without it the next owner reads the journal.
         ask_supervisor: The way to the app's supervisors; without it they are told of failures later.
+        escalate: The way to the levels of supervision above shards; without it none decides.
         box: Where is written what this process runs, for the time when it is gone; None where hosts share a process.
     """
 
@@ -92,6 +93,7 @@ class Host:
         on_fenced: Callable[[], None] | None = None,
         on_reincarnated: Callable[[], Awaitable[None]] | None = None, hand_over: HandOver | None = None,
         box: BlackBox | None = None, ask_supervisor: AskSupervisor | None = None,
+        escalate: Escalation | None = None,
     ) -> None:  # fmt: skip
         self.app = app
         self.store = store
@@ -137,7 +139,7 @@ class Host:
         )
         self.recovery = Recovery(self)
         self.passivation = Passivation(self)
-        self.failures = Failures(self, ask_supervisor)
+        self.failures = Failures(self, ask_supervisor, escalate)
         self.quarantine = Held(self)
         self.remembered = Remembered(self)
         self.outbox = Outbox(self, client)

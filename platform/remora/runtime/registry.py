@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,11 +19,12 @@ import msgspec
 
 from remora.app import App
 from remora.clock import Clock
-from remora.errors import Fenced, RemoraError, StoreUnavailable, UnknownEntity, UnknownNode
+from remora.errors import Fenced, RemoraError, Stopped, StoreUnavailable, UnknownEntity, UnknownNode
 from remora.journal import Store
 from remora.runtime.blackbox import LastWords
 from remora.runtime.detection import Detection
 from remora.runtime.leadership import Leadership
+from remora.runtime.levels import Levels
 from remora.runtime.quarantine import Inquest
 from remora.runtime.rebalance import Rebalance, check_drain
 from remora.sharding import registry as decisions
@@ -32,9 +32,6 @@ from remora.sharding.about import note_unowned
 from remora.sharding.allocation import Move
 from remora.sharding.registry import Layout, Plan
 from remora.sharding.table import HostRow, Table
-from remora.supervision.decisions import History, decide
-from remora.supervision.levels import HOST_DIED
-from remora.supervision.rules import Directive, kinds_of
 
 T = TypeVar("T")
 POLL_S = 10.0
@@ -128,11 +125,10 @@ class Registry:
         self.detection = Detection(self)
         self.rebalance = Rebalance(self)
         self.inquest = Inquest(self)
+        self.levels = Levels(self, seed)
         self.leadership = Leadership(store, clock, app.settings.leader_ttl_s)
         self.joining: set[str] = set()
         """Slots in which hosts are being started."""
-        self.replacing: set[str] = set()
-        """Slots whose host is gone and is being started anew, or waits for its next try."""
         self.refused: dict[str, str] = {}
         """Slot → why its host could not be started, as last tried."""
         self.gone_lately: list[tuple[str, str, float]] = []
@@ -148,11 +144,6 @@ class Registry:
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.stopped: set[str] = set()
-        """Slots that are not filled again, as the rules say."""
-        self._histories: dict[str, History] = {}
-        """Slot → what the rules for hosts were used for."""
-        self._rng = random.Random(seed)
         self._untold: set[int] = set()
         """Hosts that could not be told of shards they own."""
         self._drained: set[str] = set()
@@ -224,16 +215,18 @@ class Registry:
             if decisions.left_to_expire(self._table):
                 # Fenced by a leader that did not live to see their leases end: they may still answer from memory.
                 await asyncio.sleep(self.settings.lease_ttl_s)  # noqa: TID251 - the end of a lease, which nothing tells
-            self._drained = set(await self._noted(DRAINED, list[str], []))
-            leaving = await self._noted(DRAINING, list[str], [])
+            self._drained = set(await self.noted(DRAINED, list[str], []))
+            leaving = await self.noted(DRAINING, list[str], [])
             numbers = [number for number, row in self._table.hosts.items() if row.name in leaving]
             self._table = decisions.draining(self._table, numbers) if numbers else self._table
             await self.inquest.begin()
-            self.rebalance.locations = await self._noted(LOCATIONS, dict[str, str], {})
+            await self.levels.begin(fresh=not term)
+            self.rebalance.locations = await self.noted(LOCATIONS, dict[str, str], {})
         self.spawn(self.rebalance.run())
         return self._table
 
-    async def _noted(self, name: str, kind: Any, default: Any) -> Any:  # noqa: ANN401 - what stands under the name
+    async def noted(self, name: str, kind: Any, default: Any) -> Any:  # noqa: ANN401 - what stands under the name
+        """Return what a registry wrote down under a name; ``default`` if nothing."""
         text = await self.store.note(name)
         return default if text is None else msgspec.json.decode(text, type=kind)
 
@@ -407,7 +400,7 @@ class Registry:
             ]
             await self.hosts.kill(row)
             if replace:
-                self.spawn(self._replace(row))
+                self.spawn(self.levels.died(row))
 
     async def _tell(self, host: HostRow, shards: dict[str, int]) -> None:
         try:
@@ -425,37 +418,6 @@ class Registry:
             owned = {name: self._table.shards[name].epoch for name in self._table.owned_by(incarnation)}
             await self._tell(self._table.hosts[incarnation], owned)
 
-    async def _replace(self, row: HostRow) -> None:
-        self.replacing.add(row.slot)
-        try:
-            await self._start_anew(row)
-        finally:
-            self.replacing.discard(row.slot)
-
-    async def _start_anew(self, row: HostRow) -> None:
-        kinds: tuple[str, ...] = (HOST_DIED,)
-        while True:
-            decision, self._histories[row.slot] = decide(
-                self.app.supervision.host_rules, kinds, self._histories.get(row.slot, {}), self.clock.monotonic_s(),
-                self._rng,
-            )  # fmt: skip
-            if decision.directive is not Directive.RESTART:
-                self.stopped.add(row.slot)
-                self.refused[row.slot] = f"its supervision rules say stop, after: {kinds[0]}"
-                self._log.error("host %s is not started again: %s", row.slot, self.refused[row.slot])
-                return
-            await asyncio.sleep(decision.after_s)  # noqa: TID251 - the pause that is declared
-            try:
-                if row.dedicated:
-                    await self.hosts.dedicate(row.dedicated)
-                else:
-                    await self.hosts.replace(row)
-            except RemoraError as error:
-                kinds = kinds_of(error)
-                self._log.warning("host %s could not be replaced: %s", row.slot, error)
-            else:
-                return
-
     async def place(self, key: str) -> None:
         """Give a dedicated entity a shard row and an actor, unless it has them.
 
@@ -466,6 +428,8 @@ class Registry:
         if not self.app.spec(kind).dedicated:
             msg = f"{kind!r} is not dedicated: its entities live in shared hosts."
             raise UnknownEntity(msg)
+        if self.levels.halted:
+            raise Stopped(self.levels.halted, entity=key)
         async with self._lock:
             await self._change(lambda table: decisions.want_dedicated(table, key))
         row = self._table.shards[key]
@@ -484,7 +448,8 @@ class Registry:
         """Return the table as soon as it is newer than ``after``, or after ten seconds as it is."""
         if self._table.version <= after:
             await self.changed(within_s=POLL_S)
-        return self._table
+        halted = self.levels.halted
+        return msgspec.structs.replace(self._table, halted=halted) if halted else self._table
 
     async def changed(self, *, within_s: float) -> bool:
         """Wait until the table changes; return whether it did in time."""

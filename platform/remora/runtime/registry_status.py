@@ -46,6 +46,7 @@ async def status(registry: Registry) -> dict[str, Any]:
             for name, because, at_s in registry.gone_lately
         ],
         "refused": dict(registry.refused),
+        "halted": registry.levels.halted,
         "drained": sorted(registry.drained),
         "quarantine": len(registry.inquest.listed()),
         "moved": registry.rebalance.moved,
@@ -125,7 +126,10 @@ def about(registry: Registry, shard: str) -> dict[str, Any]:
         renewed={number: sight.since_s for number, sight in watch.sights.items()}, moving=moving,
         unowned=registry.unowned, suspected=watch.suspicions, store_away_since_s=registry.detection.store_away_since_s,
     )  # fmt: skip
-    return msgspec.structs.asdict(said)
+    found = msgspec.structs.asdict(said)
+    if registry.levels.halted and said.unowned_because:
+        found["unowned_because"] = registry.levels.halted
+    return found
 
 
 def _state(registry: Registry, name: str, owned: bool) -> str:  # noqa: FBT001 - two of the three states need nothing else

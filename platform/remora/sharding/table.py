@@ -51,6 +51,8 @@ class Table(msgspec.Struct, frozen=True):
     shards: dict[str, ShardRow] = {}
     draining: frozenset[int] = frozenset()
     """Hosts that are being emptied: they keep what they own until it has moved, and get nothing new."""
+    halted: str = ""
+    """Why the app was stopped by its supervision rules; empty while it runs."""
 
     def owned_by(self, incarnation: int) -> list[str]:
         """Return the shards of one host, in a stable order."""
