@@ -45,6 +45,7 @@ from remora.settings import Settings
 from remora.sharding.allocation import Allocation, External, LeastShards, Move, Pinned, View
 from remora.supervision.blame import Blame
 from remora.supervision.levels import Supervision
+from remora.supervision.readiness import Readiness
 from remora.supervision.rules import Backoff, Directive, Rule, on
 from remora.why import Why
 
@@ -84,6 +85,7 @@ __all__ = [
     "Pinned",
     "PortTaken",
     "Quarantined",
+    "Readiness",
     "Rejected",
     "RemoraError",
     "Rule",
