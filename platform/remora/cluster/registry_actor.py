@@ -18,12 +18,13 @@ from remora.cluster.names import NAMESPACE, registry_name, registry_names
 from remora.cluster.ray_hosts import RayHosts
 from remora.cluster.ray_nodes import NODE_LABEL
 from remora.cluster.transport import Handle, end_actor, find_actor
-from remora.errors import HostGone, NotLeader, RemoraError, StoreMismatch
+from remora.errors import HostGone, NotLeader, RemoraError, StartError, StoreMismatch
 from remora.journal import Store
 from remora.runtime import registry_status
 from remora.runtime.admission import admit
 from remora.runtime.measures import OF_REGISTRY
 from remora.runtime.registry import POLL_S, Registry
+from remora.runtime.startup import stop_in_order
 from remora.sharding.table import encode_table
 from remora.storage.open import open_store
 
@@ -95,6 +96,11 @@ class RegistryActor:
             raise StoreMismatch(msg)
         async with self._starting:
             if self._registry is not None:
+                if self._registry.startup.stopping:
+                    msg = (
+                        f"{self._registry.app.name} is being stopped: let `remora down` come to its end, then start it."
+                    )
+                    raise StartError(msg)
                 return
             await self._open()
             if await self._other_leads():
@@ -188,14 +194,19 @@ class RegistryActor:
         self._publisher = Publisher(OF_REGISTRY, registry, {"app": self._app.name})
         self._publisher.start()
         await hosts.kill_strays(list(table.hosts.values()))
-        for row in await hosts.attach(list(table.hosts.values())):
+        lost = await hosts.attach(list(table.hosts.values()))
+        await registry.startup.begin(fresh=len(lost) == len(table.hosts))
+        for row in lost:
             await registry.detection.died(row.incarnation, "its actor is not found", proven=False)
         if not term:  # somebody waits to hear whether it started; else what is missing is started while it leads
-            await hosts.fill_all()
+            if not registry.startup.order.declared:  # else they are started in their order, beside this
+                await hosts.fill_all()
             for key in registry.unplaced():
                 await hosts.dedicate(key)
         loop = asyncio.get_running_loop()
         self._beside = [loop.create_task(self._follow_nodes()), loop.create_task(self._keep_standby())]
+        if not term:
+            await registry.startup.ready()
 
     async def _step_down(self) -> None:
         """Forget what was begun: another one leads, or the next try begins anew and finds what stands."""
@@ -280,6 +291,18 @@ class RegistryActor:
     async def refresh(self) -> None:
         """Read the table again after a host took a new incarnation."""
         await (await self._leading()).refresh()
+
+    async def stops_within_s(self) -> float:
+        """Return how long a stop in order may take; 0 if the app declares none: what was acknowledged is written anyway."""
+        registry = await self._leading()
+        return registry.settings.stop_s if registry.startup.order.declared else 0.0
+
+    async def stop(self) -> list[str]:
+        """Close types and hosts in order; return what could not be closed. No process ends by this."""
+        registry = await self._leading()
+        for task in self._beside:
+            task.cancel()
+        return await stop_in_order(registry)
 
     # -- what operators ask -----------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ async def status(registry: Registry) -> dict[str, Any]:
             for name, because, at_s in registry.gone_lately
         ],
         "refused": dict(registry.refused),
+        "waiting": registry.startup.shown(),
         "drained": sorted(registry.drained),
         "quarantine": len(registry.inquest.listed()),
         "moved": registry.rebalance.moved,
@@ -125,6 +126,7 @@ def about(registry: Registry, shard: str) -> dict[str, Any]:
         renewed={number: sight.since_s for number, sight in watch.sights.items()}, moving=moving,
         unowned=registry.unowned, suspected=watch.suspicions, store_away_since_s=registry.detection.store_away_since_s,
     )  # fmt: skip
+    said.waits_for = "" if said.owner else registry.startup.shard_waits_for(shard)
     return msgspec.structs.asdict(said)
 
 
