@@ -46,6 +46,7 @@ from remora.sharding.allocation import Allocation, External, LeastShards, Move, 
 from remora.supervision.blame import Blame
 from remora.supervision.failure import Failure
 from remora.supervision.levels import Supervision
+from remora.supervision.readiness import Readiness
 from remora.supervision.rules import Backoff, Directive, Rule, on
 from remora.supervisor import Supervisor, Terminated
 from remora.why import Why
@@ -87,6 +88,7 @@ __all__ = [
     "Pinned",
     "PortTaken",
     "Quarantined",
+    "Readiness",
     "Rejected",
     "RemoraError",
     "Rule",

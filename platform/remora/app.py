@@ -17,8 +17,10 @@ from remora.options import HostGroup
 from remora.settings import Settings
 from remora.sharding.allocation import Allocation, LeastShards
 from remora.sharding.registry import Layout
-from remora.supervision.climbing import DEDICATED, SHARED
+from remora.supervision.climbing import DEDICATED
 from remora.supervision.levels import DEFAULTS, Supervision
+from remora.supervision.order import SHARED, Declared, Order, arranged
+from remora.supervision.readiness import Check, Readiness, names, readiness
 from remora.supervision.rules import Rules
 from remora.supervisor import Supervisor, assigned
 
@@ -36,16 +38,18 @@ class App:
         allocation: Where shards go.
         supervision: Rules above those on the classes.
         supervisors: Classes that are told of failures and may decide about them, each run in a process of its own.
+        ready_when: Checks that every host passes before it joins, whatever it is for: a database that answers.
 
     Raises:
         ContractError: A bad name, no entities, two types with one snake_case name, a host group or type that no one
-            declared, or two supervisors for one type.
+            declared, two supervisors for one type, or ``depends_on`` that go in a circle.
     """
 
     def __init__(
         self, name: str, *, entities: Sequence[type[Entity[Any]]], settings: Settings | None = None,
         host_groups: Mapping[str, HostGroup] | None = None, allocation: Allocation | None = None,
         supervision: Supervision | None = None, supervisors: Sequence[type[Supervisor]] = (),
+        ready_when: tuple[Readiness | Check, ...] = (),
     ) -> None:  # fmt: skip
         if not _NAME.match(name):
             msg = f"App name {name!r}: use 1 to 40 lower-case letters, digits, '-' or '_', a letter first."
@@ -74,6 +78,7 @@ class App:
         self._check_groups()
         self.supervisors = assigned(name, supervisors, self.specs)
         """Entity type → its supervisor; types that have none are missing."""
+        self.order = self._arranged(ready_when)
         self._supervise(supervision or Supervision())
 
     def configured(self, config: AppConfig) -> App:
@@ -111,13 +116,30 @@ class App:
 
     def _check_groups(self) -> None:
         for group in self.host_groups:
-            if not _NAME.match(group) or group in {SHARED, DEDICATED}:
-                msg = f"App {self.name!r}: host group {group!r}: use 1 to 40 lower-case letters, digits, '-' or '_', a letter first, and not {SHARED!r} or {DEDICATED!r}."
+            if not _NAME.match(group) or group == DEDICATED:
+                msg = f"App {self.name!r}: host group {group!r}: use 1 to 40 lower-case letters, digits, '-' or '_', a letter first, and not {DEDICATED!r}."
+                raise ContractError(msg)
+            if group == SHARED:
+                msg = f"App {self.name!r}: {SHARED!r} stands for the hosts that every app has: give the host group another name."
                 raise ContractError(msg)
         for spec in self.specs.values():
             if spec.group and spec.group not in self.host_groups:
                 msg = f"App {self.name!r}: {spec.cls.__name__} asks for the host group {spec.group!r}: add it to App(host_groups=…)."
                 raise ContractError(msg)
+
+    def _arranged(self, every_host: tuple[Readiness | Check, ...]) -> Order:
+        groups = {
+            name: Declared(names(group.depends_on, name), readiness(group.ready_when, name))
+            for name, group in self.host_groups.items()
+        }
+        types = {
+            name: Declared(
+                names(spec.options.depends_on, name), readiness(spec.options.ready_when, name),
+                None if spec.dedicated else spec.group,
+            )
+            for name, spec in self.specs.items()
+        }  # fmt: skip
+        return arranged(self.name, groups, types, readiness(every_host, "App"))
 
     @property
     def layout(self) -> Layout:

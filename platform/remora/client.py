@@ -31,6 +31,7 @@ from remora.errors import (
     RemoraError,
     Stopped,
     StoreUnavailable,
+    Unavailable,
     Verdict,
     decode_error,
 )
@@ -382,9 +383,11 @@ class Client:
         if row is None or host is None:
             if "/" in pending.shard:
                 self._place(pending.shard)
-            error = NotOwner(
+            error: RemoraError = NotOwner(
                 f"Shard {pending.shard} of {pending.entity} has no owner at the moment.", entity=pending.entity
             )
+            if "/" in pending.shard and isinstance(pending.last_error, Unavailable):
+                error = pending.last_error  # why it gets none says more
             self._refused(pending, error)
             return
         pending.epoch = row.epoch
@@ -412,9 +415,12 @@ class Client:
     def _placed(self, task: asyncio.Task[None]) -> None:
         self._placing.discard(task)
         error = None if task.cancelled() else task.exception()
-        if not isinstance(error, RemoraError) or error.verdict is not Verdict.REJECT:
-            return  # the commands that want it ask again until their own deadlines
+        if not isinstance(error, RemoraError):
+            return
         for pending in [one for one in self._open.values() if one.shard == task.get_name()]:
+            if error.verdict is not Verdict.REJECT:
+                pending.last_error = error  # it asks again until its own deadline, and is told this then
+                continue
             self.withdraw(pending)
             pending.fail(error)
 

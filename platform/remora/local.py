@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 from remora.app import App
@@ -22,7 +22,9 @@ from remora.runtime import registry_status
 from remora.runtime.admission import admit
 from remora.runtime.blackbox import LastWords
 from remora.runtime.host import Host
+from remora.runtime.readiness import Progress
 from remora.runtime.registry import Registry
+from remora.runtime.startup import stop_in_order
 from remora.runtime.supervisor import SupervisorProcess
 from remora.sharding.table import HostRow, Table
 from remora.storage.open import open_store
@@ -54,9 +56,15 @@ class LocalPlatform:
         self._slots = itertools.count(1)
         self._clients: list[Client] = []
         self._dedicating: dict[str, asyncio.Task[None]] = {}
+        self._wanted: dict[str, list[str]] = {}
+        """Host group → names of the hosts that it is to have."""
 
     async def start(self, hosts: int) -> None:
-        """Open the store, start the registry and that many hosts."""
+        """Open the store, start the registry and that many hosts, in order and with what they wait for.
+
+        Raises:
+            StartError: What the app waits for has not become ready within ``Settings.ready_within_s``.
+        """
         await self.store.open(self.app.name, self.app.settings.shards)
         await admit(self.app, self.store)
         former = await self.registry.start()
@@ -65,9 +73,14 @@ class LocalPlatform:
         if any(_may_run(row) for row in former.hosts.values()):
             # It renews its lease no more; while that lasts it answers queries, which must not miss what is written here.
             await asyncio.sleep(self.app.settings.lease_ttl_s)  # noqa: TID251 - the end of a lease, which nothing tells
-        started = [await self._new_host(f"host-{next(self._slots)}") for _ in range(hosts)]
+        self._wanted = {"": [f"host-{next(self._slots)}" for _ in range(hosts)]}
         for group, wanted in self.app.host_groups.items():
-            started += [await self._new_host(f"{group}-{number + 1}", group=group) for number in range(wanted.hosts)]
+            self._wanted[group] = [f"{group}-{number + 1}" for number in range(wanted.hosts)]
+        if self.app.order.declared:
+            await self.registry.startup.begin(fresh=True)
+            await self.registry.startup.ready()
+            return
+        started = [await self._new_host(name, group=group) for group, names in self._wanted.items() for name in names]
         await self.registry.joined(started)
         for cls in dict.fromkeys(self.app.supervisors.values()):
             await self.start_supervisor(cls)
@@ -86,7 +99,9 @@ class LocalPlatform:
         return await self.supervisors[name].answer(data)
 
     async def close(self) -> None:
-        """Stop everything; the store keeps what was committed."""
+        """Stop everything, in the reverse of the order it started in; the store keeps what was committed."""
+        if self.app.order.declared:
+            await stop_in_order(self.registry)
         for supervisor in self.supervisors.values():
             await supervisor.close()
         for client in self._clients:
@@ -126,9 +141,22 @@ class LocalPlatform:
             on_reincarnated=self.registry.refresh, hand_over=self.hand_over, ask_supervisor=self.ask_supervisor,
             escalate=self.registry.levels.escalated,
         )  # fmt: skip
-        joined = await host.start()
+        try:
+            if self.app.order.declared:
+                await self._prepared(host)
+            joined = await host.start()
+        except BaseException:
+            host.abandon()
+            raise
+        finally:
+            self.registry.startup.held_up(name, "")
         self.hosts[name] = host
         return joined
+
+    async def _prepared(self, host: Host) -> None:
+        waits_for = ""
+        while waits_for := await host.gate.prepare(waits_for):
+            self.registry.startup.held_up(host.name, waits_for)
 
     async def crash(self, name: str) -> None:
         """Lose a host with everything in its memory, as a killed process would; it is replaced."""
@@ -235,6 +263,42 @@ class LocalPlatform:
     async def read_quarantine(self, host: HostRow) -> None:
         """See Hosts."""
         await self._host(host).read_quarantine()
+
+    async def missing(self, group: str) -> list[str]:
+        """See OrderedHosts."""
+        standing = {row.name for row in self.registry.current.hosts.values()}
+        return [name for name in self._wanted.get(group, []) if name not in standing]
+
+    async def start_missing(self) -> None:
+        """See OrderedHosts."""
+        groups = [group for group in self._wanted if self.registry.startup.may_start(group)]
+        await asyncio.gather(*map(self._start_group, groups))
+
+    async def _start_group(self, group: str) -> None:
+        levels = self.registry.levels
+        busy = self.registry.joining | levels.replacing | levels.stopped.keys()
+        names = [name for name in await self.missing(group) if name not in busy]
+        with ExitStack() as starting:
+            for name in names:
+                starting.enter_context(self.registry.starting(name))
+            started = await asyncio.gather(*(self._new_host(name, group=group) for name in names))
+        if started:
+            await self.registry.joined(started)
+
+    async def open_types(self, host: HostRow, progress: Progress) -> dict[str, str]:
+        """See OrderedHosts."""
+        return self._host(host).gate.follow(progress)
+
+    async def close_types(self, host: HostRow, types: Sequence[str]) -> None:
+        """See OrderedHosts."""
+        await self._host(host).gate.close(types)
+
+    async def close_host(self, host: HostRow) -> None:
+        """See OrderedHosts."""
+        running = self._host(host)
+        del self.hosts[host.name]
+        await running.close()
+        await running.client.close()
 
     async def live(self) -> dict[str, int]:
         """See Hosts."""

@@ -83,7 +83,8 @@ def up(
     dashboard = own.dashboard_url if own is not None else ""
     pid, temp_dir = (own.pid, own.temp_dir) if own is not None else (0, "")
     shown = visible_url(url)
-    record = ClusterRecord(app.name, app_path, where, dashboard, gateway_url, shown, count, pid, temp_dir)
+    ordered = app.order.declared
+    record = ClusterRecord(app.name, app_path, where, dashboard, gateway_url, shown, count, pid, temp_dir, ordered)
     records.save(record)
     return record
 
@@ -104,6 +105,9 @@ def down(record: ClusterRecord, report: Report = lambda _: None) -> None:
         report: Told in a few words what is being done.
     """
     if record.ray_pid:
+        if record.ordered:
+            report("stopping entities and hosts in order")
+            _stop_in_order(record)
         report("stopping Ray")
         if ray.is_initialized():
             ray.shutdown()
@@ -114,6 +118,15 @@ def down(record: ClusterRecord, report: Report = lambda _: None) -> None:
         join_ray(record.address)
         _stop_app(record.app)
     records.delete(record.app)
+
+
+def _stop_in_order(record: ClusterRecord) -> None:
+    try:
+        join_ray(record.address)
+    except ClusterUnreachable as error:
+        logging.getLogger("remora.operations").warning("%s; nothing is stopped in order", error)
+        return
+    asyncio.run(stop_platform(record.app))
 
 
 def _stop_app(app: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from remora.supervision.readiness import Check, Readiness, names, readiness
 from remora.supervision.rules import Rule, Rules
 
 
@@ -19,9 +20,16 @@ class HostGroup:
     """Ray resources of each, ``CPU``, ``GPU`` and ``memory`` (bytes) among them."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that its node must have, as Ray's ``label_selector``: ``value``, ``!value``, ``in(a,b)``, ``!in(a,b)``."""
+    depends_on: tuple[str, ...] = ()
+    """Other host groups by their names, ``"shared"`` for the hosts that every app has: these hosts start once all of those
+    have joined and what lives there is ready, and stop before them."""
+    ready_when: tuple[Readiness | Check, ...] = ()
+    """Checks that each of these hosts passes, one after the other, before it joins and gets anything to serve."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
+        names(self.depends_on, "HostGroup")
+        readiness(self.ready_when, "HostGroup")
         if self.hosts < 1:
             msg = f"HostGroup.hosts must be at least 1, not {self.hosts!r}."
             raise ValueError(msg)
@@ -68,12 +76,19 @@ class EntityOptions:
     supervision: Rules = ()
     """Rules for failures, in order; the first that matches decides. Where none does: restart with a growing pause, and
     ``Transient`` ones, whose state is nowhere else, resume."""
+    depends_on: tuple[str | type[Any], ...] = ()
+    """Other entity types, by their snake_case names or as classes: entities of this one are served once those are ready on
+    all their hosts, and stop before them."""
+    ready_when: tuple[Readiness | Check, ...] = ()
+    """Checks that pass, one after the other, in each process that has entities of this type, before any is served there."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         if not isinstance(self.supervision, tuple) or not all(isinstance(rule, Rule) for rule in self.supervision):
             msg = "EntityOptions.supervision is a tuple of rules: (on(ValueError).resume(),)."
             raise ValueError(msg)
+        names(self.depends_on, "EntityOptions")
+        readiness(self.ready_when, "EntityOptions")
         for name in (
             "passivate_after_s",
             "snapshot_every",

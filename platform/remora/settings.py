@@ -112,6 +112,12 @@ class Settings:
     """Longest wait for a host to be emptied, in seconds; then whoever asked is told what is left, and emptying goes on."""
     node_look_s: float = 1.0
     """Seconds between looks at Ray's table of nodes: how soon new nodes are used and leaving ones are emptied."""
+    ready_within_s: float = 150.0
+    """Longest that a start waits for what was declared under ``depends_on`` and ``ready_when``, in seconds, before it gives
+    up and says for what: time for a large model to load, and less than whoever starts an app waits in all."""
+    stop_s: float = 30.0
+    """Longest that a clean stop takes to close types and hosts one after the other, in seconds: several times
+    ``hand_off_s``, the bound for what runs in each. What is left then is ended as a crash would end it."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""

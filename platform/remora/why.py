@@ -37,6 +37,7 @@ STATES: dict[str, str] = {
     "passivating": "It asked to leave memory and does so at the next round.",
     "passive": "Not in memory; the next command brings it back.",
     "new": "Never used: nothing is recorded of it.",
+    "not_ready": "Its type is not served yet, or no more; `reason` says what is waited for.",
     "held": "New commands wait, in order, until its host has delivered durable sends.",
     "moving": "Its shard is on its way to another host.",
     "no_lease": "Its host holds no lease: it answers no query from memory until it has renewed it.",
@@ -157,6 +158,8 @@ class About(msgspec.Struct, kw_only=True):
     unowned_s: float | None = None
     """Seconds without an owner."""
     unowned_because: str = ""
+    waits_for: str = ""
+    """What the app's order has to wait for before there is an owner; empty if nothing."""
     store_away_s: float | None = None
     """Seconds since the registry could last reach the store, if it cannot now."""
 
@@ -188,7 +191,7 @@ def from_outside(
         about, subject.host, waited_s, dedicated=subject.dedicated, disowned=disowned
     )  # fmt: skip
     owner = subject._replace(host=about.host or subject.host, node=about.node or subject.node)
-    return _answer(owner, "registry", state, because, for_s, reason)
+    return _answer(owner, "registry", state, because, for_s, about.waits_for if state == "not_ready" else reason)
 
 
 def _answer(
@@ -226,18 +229,27 @@ def _by_registry(
             about.moving_s,
         )
     if not about.owner:
-        if dedicated and not about.placed:
-            return "new", "It was never used: its actor is started with its first command.", None
-        state = "starting" if dedicated else "no_owner"
-        since = "" if about.unowned_s is None else f" for {how_long(about.unowned_s)}"
-        why = about.unowned_because or "no host has been found for it"
-        return state, f"Shard {about.shard} has had no owner{since}: {why}.{beside}", about.unowned_s
+        return _without_owner(about, beside, dedicated=dedicated)
     if about.host != host:
         return "moving", f"Shard {about.shard} has just been given to {about.host}.{beside}", None
     if disowned:
         because = f"Shard {about.shard} is on its way to or from {about.host}, which does not serve it at the moment."
         return "moving", because + beside, None
     return "host_silent", _silent(about, waited_s) + beside, max(waited_s, about.suspected_s or 0.0)
+
+
+def _without_owner(about: About, beside: str, *, dedicated: bool) -> tuple[str, str, float | None]:
+    since = "" if about.unowned_s is None else f" for {how_long(about.unowned_s)}"
+    if about.waits_for:
+        because = (
+            f"Shard {about.shard} has had no owner{since}, which waits for: {about.waits_for.rstrip('.')}.{beside}"
+        )
+        return "not_ready", because, about.unowned_s
+    if dedicated and not about.placed:
+        return "new", "It was never used: its actor is started with its first command.", None
+    state = "starting" if dedicated else "no_owner"
+    why = about.unowned_because or "no host has been found for it"
+    return state, f"Shard {about.shard} has had no owner{since}: {why}.{beside}", about.unowned_s
 
 
 def _silent(about: About, waited_s: float) -> str:

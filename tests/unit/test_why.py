@@ -589,6 +589,34 @@ def test_an_answer_of_a_newer_registry_is_read_as_far_as_it_is_known() -> None:
     assert remora.why.read({"shard": "7", "owner": 3, "later": True}) == About(shard="7", owner=3)
 
 
+class Late(remora.Durable[Nested]):
+    """Is never ready."""
+
+    options = EntityOptions(ready_when=(remora.Readiness(lambda: False, "weights", every_s=0.01),))
+
+    @command
+    async def put(self) -> None: ...
+
+
+async def test_an_entity_whose_type_is_not_ready_says_what_is_waited_for() -> None:
+    clock = ManualClock()
+    platform = Deaf(App("late", entities=[Late, Till], settings=things.SETTINGS), FaultyStore(), clock)
+    start = asyncio.create_task(platform.start(1))
+    try:
+        await until(lambda: any("weights: not yet" in one["waits_for"] for one in platform.registry.startup.shown()))
+        client = await platform.client().start()
+        clock.advance(5.0)
+        why = await in_time(client.ref(Late, "a").why())
+
+        assert (why.state, why.told_by, why.for_s, why.reason) == ("not_ready", "host", 5.0, "check weights: not yet")
+        assert why.because == "late has not been served by host-1 for 5.0 s, which waits for: check weights: not yet."
+        assert (await in_time(client.ref(Till, "a").why())).state in {"new", "no_lease"}
+    finally:
+        start.cancel()
+        await asyncio.wait([start])
+        await platform.close()
+
+
 PROVED = {
     "idle": test_an_entity_with_nothing_to_do_says_since_when,
     "running": test_a_running_handler_is_named_with_its_command_and_those_that_wait_behind_it,
@@ -604,6 +632,7 @@ PROVED = {
     "passivating": test_an_entity_that_asked_to_leave_memory_says_so,
     "passive": test_an_entity_that_has_left_memory_says_how_much_is_recorded_of_it,
     "new": test_an_entity_that_was_never_used_says_so,
+    "not_ready": test_an_entity_whose_type_is_not_ready_says_what_is_waited_for,
     "held": test_a_new_command_that_waits_for_durable_sends_to_be_delivered_says_so,
     "moving": test_an_entity_whose_shard_is_handed_over_says_since_when,
     "no_lease": test_a_host_without_a_lease_says_so,

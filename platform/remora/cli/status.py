@@ -68,7 +68,11 @@ def show_status(output: Output, found: Mapping[str, Any]) -> None:
 
 
 def show_troubles(output: Output, found: Mapping[str, Any]) -> None:
-    """Print which hosts are gone, and which could not be started."""
+    """Print what is waited for, which hosts are gone, and which could not be started."""
+    waiting: list[dict[str, Any]] = found.get("waiting", [])
+    if waiting:
+        rows = [(row["what"], how_long(row["for_s"]), row["waits_for"]) for row in waiting]
+        output.table(["what", "for", "waits for"], rows, title="not ready yet")
     gone: list[dict[str, Any]] = found.get("gone", [])
     if gone:
         rows = [(row["name"], how_long(row["for_s"]), row["because"]) for row in gone]

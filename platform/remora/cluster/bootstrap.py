@@ -45,10 +45,15 @@ from remora.settings import Settings
 
 PLATFORM_S = 180.0
 """Longest wait for registry and hosts to be up, in seconds."""
+SPARE_S = 30.0
+"""What is left of it at least for the registry to begin and to say what it waited for, or could not stop, in seconds."""
+STOP_ASK_S = 2.0
+"""Longest wait for each registry to say whether there is an order to stop in, in seconds: one that is frozen says nothing."""
 CALL_S = 15.0
 """Longest wait for the registry's answer to a question, in seconds."""
 LISTENING_S = 5.0
 """Longest wait for a TCP connection to a cluster, in seconds."""
+_log = logging.getLogger("remora.bootstrap")
 _joined: dict[str, str] = {}
 """Ray job of this process → the address it was joined by (Ray reports the same cluster under other names)."""
 
@@ -116,7 +121,7 @@ async def ensure_platform(source: AppSource, store: str, hosts: int) -> None:
     stood = await _stands(name)
     registry: Any = actor.remote(source, url, hosts, name)
     try:
-        async with asyncio.timeout(PLATFORM_S):
+        async with asyncio.timeout(max(PLATFORM_S, app.settings.ready_within_s + SPARE_S)):
             await registry.start.remote(url)
     except (RayError, TimeoutError) as error:
         cause = ours(error, name)
@@ -139,8 +144,16 @@ async def _stands(name: str) -> bool:
 async def stop_platform(app: str) -> None:
     """End an app's registries, supervisors and hosts in the Ray cluster of this process; what was acknowledged is in the store.
 
-    By name and not by what a registry knows: that may be restarting, and hosts may just be being started.
+    The registry that leads is asked first to close everything in order, and what it does not do in time is not waited for.
+    Then they are ended by name and not by what a registry knows: that may be restarting, and hosts may just be being started.
     """
+    registry = RayDirectory(app)
+    try:
+        within_s: float = await registry.ask("stops_within_s", within_s=STOP_ASK_S)
+        for one in await registry.ask("stop", within_s=within_s + SPARE_S) if within_s else ():
+            _log.warning("%s was not stopped cleanly: %s", app, one)
+    except RemoraError as error:
+        _log.info("nothing of %s was stopped in order: %s", app, error)
     for name in registry_names(app):  # first, and both: either would start again what is ended here
         await end_actor(name)
     for prefix in (supervisor_prefix(app), host_prefix(app), entity_name(app, "")):

@@ -22,6 +22,7 @@ from remora.runtime import blackbox
 from remora.runtime.admission import admit
 from remora.runtime.host import Host
 from remora.runtime.measures import OF_HOST
+from remora.runtime.readiness import Progress
 from remora.schema.describe import release_of
 from remora.sharding.table import HostRow
 from remora.storage.open import open_store
@@ -56,17 +57,33 @@ class HostActor:
         self._group = group
         self._weight = weight
         self._host: Host | None = None
+        """Set once it has joined."""
+        self._made: Host | None = None
+        """Set while it waits for what has to pass before it joins."""
         self._box: blackbox.BlackBox | None = None
         self._starting = asyncio.Lock()
+
+    async def prepare(self, known: str) -> str:
+        """Run what has to pass before this host joins; return what is waited for, empty once it may join.
+
+        Args:
+            known: What the caller has heard already.
+        """
+        async with self._starting:
+            if self._host is not None:
+                return ""
+            made = self._made = self._made or await self._make()
+        return await made.gate.prepare(known)
 
     async def start(self) -> HostRow:
         """Load the app, join the store, hold a lease; return who this host is now."""
         async with self._starting:
             if self._host is None:
-                self._host = await self._start()
+                made, self._made = self._made or await self._make(), None  # one that fails to start is made anew
+                self._host = await self._start(made)
             return self._host.row
 
-    async def _start(self) -> Host:
+    async def _make(self) -> Host:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
         app = self._source.load()
@@ -94,15 +111,20 @@ class HostActor:
             RayDirectory(app.name), transport, clock, app.settings, f"{self._name}/{context.get_worker_id()}"
         )
         await client.start()
-        host = Host(
+        return Host(
             app, store, clock, row, client, seed=os.getpid(), on_fenced=self._end_process, on_reincarnated=self._reincarnated,
             hand_over=transport.hand_over, box=box,
             escalate=lambda failure: RayDirectory(app.name).ask("escalated", failure),
             ask_supervisor=lambda name, failure: transport.ask_supervisor(supervisor_name(app.name, name), failure),
         )  # fmt: skip
+
+    async def _start(self, host: Host) -> Host:
         await host.start()
         row = host.row
-        tags = {"app": app.name, "host": f"dedicated {row.dedicated.partition('/')[0]}" if row.dedicated else row.slot}
+        tags = {
+            "app": host.app.name,
+            "host": f"dedicated {row.dedicated.partition('/')[0]}" if row.dedicated else row.slot,
+        }
         Publisher(OF_HOST, host, tags, host.latencies_s).start()
         # Entities live long: looking at all of them for garbage again and again only costs.
         gc.freeze()
@@ -133,6 +155,18 @@ class HostActor:
     async def read_quarantine(self) -> None:
         """Read from the store what is in quarantine."""
         await self._running().read_quarantine()
+
+    async def open_types(self, progress: Progress) -> dict[str, str]:
+        """Serve what is open; return what is waited for, by type."""
+        return self._running().gate.follow(progress)
+
+    async def close_types(self, types: list[str]) -> None:
+        """Serve types no more."""
+        await self._running().gate.close(types)
+
+    async def close(self) -> None:
+        """Write what there is and serve nothing any more; the process waits for its end."""
+        await self._running().close()
 
     async def live(self) -> dict[str, int]:
         """Return how many entities are in memory per shard."""

@@ -25,6 +25,7 @@ from remora.errors import HostGone, RemoraError
 from remora.options import HostGroup
 from remora.process import machine_identity, started_s
 from remora.runtime.blackbox import LastWords, last_words
+from remora.runtime.readiness import Progress
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow
 
@@ -71,7 +72,7 @@ class RayHosts:
         self._handles: dict[str, Handle] = {}
         self._watches: set[asyncio.Task[None]] = set()
         self._dedicating: dict[str, asyncio.Task[None]] = {}
-        self._slots: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._dedicated_starts: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(DEDICATED_STARTS_MAX)
         )
@@ -168,7 +169,14 @@ class RayHosts:
         return usable(nodes, self.registry.drained, self.registry.detection.doubted)
 
     def _slots_wanted(self, nodes: Sequence[Node]) -> set[str]:
-        """Return the slots of all shared hosts that there are to be."""
+        """Return the slots of all shared hosts that there are to be, now that those before them are ready."""
+        may_start = self.registry.startup.may_start
+        return {slot for slot in self._slots(nodes) if may_start(self._group(slot))}
+
+    def _group(self, slot: str) -> str:
+        return next((group for group in self._app.host_groups if slot.rpartition("-")[0] == group), "")
+
+    def _slots(self, nodes: Sequence[Node]) -> set[str]:
         if self._count == 0:
             slots = set(slots_of_nodes(self._usable(nodes)))
         else:
@@ -181,10 +189,19 @@ class RayHosts:
         await self.fill(self._slots_wanted(await asyncio.to_thread(read_nodes)))
 
     async def fill(self, slots: Iterable[str]) -> None:
-        """Start shared hosts in those slots that have none; those started together share evenly."""
+        """Start shared hosts in those slots that have none; those of a group share evenly, and wait for no other group's."""
+        groups: defaultdict[str, list[str]] = defaultdict(list)
+        for slot in slots:
+            groups[self._group(slot)].append(slot)
+        filled = await asyncio.gather(*map(self._fill_group, groups.values()), return_exceptions=True)
+        for failed in filled:
+            if failed is not None:
+                raise failed
+
+    async def _fill_group(self, slots: Iterable[str]) -> None:
         async with AsyncExitStack() as locked:
             for slot in sorted(slots):
-                await locked.enter_async_context(self._slots[slot])
+                await locked.enter_async_context(self._locks[slot])
             taken = {slot_of(row.name) for row in self.registry.current.hosts.values() if not row.dedicated}
             wanted = sorted(set(slots) - taken)
             created = await asyncio.gather(*map(self._create_shared, wanted), return_exceptions=True)
@@ -198,7 +215,7 @@ class RayHosts:
     async def _create_shared(self, slot: str) -> HostRow:
         """Start a shared host in a slot."""
         name = host_name(self._app.name, slot, f"{self.registry.term}-{next(self._lives)}")
-        group = next((group for group in self._app.host_groups if slot.rpartition("-")[0] == group), "")
+        group = self._group(slot)
         wanted = self._app.host_groups.get(group, HostGroup())
         options: dict[str, Any] = {"max_restarts": 0, **_as_options(wanted.resources)}
         selector = dict(wanted.labels)
@@ -217,15 +234,16 @@ class RayHosts:
                 options["scheduling_strategy"] = "SPREAD"
                 if selector:
                     options["label_selector"] = selector
-            return await self._create(name, "", options, group, node)
+            return await self._create(name, "", options, group, node, slot=slot)
 
     def _choose(self, nodes: Sequence[Node], wanted: HostGroup) -> str:
         homes = [row.node for row in self.registry.current.hosts.values() if not row.dedicated]
         return choose(nodes, homes, wanted.resources, self._starting)
 
     async def _create(
-        self, name: str, dedicated: str, options: dict[str, Any], group: str = "", node: str = ""
-    ) -> HostRow:
+        self, name: str, dedicated: str, options: dict[str, Any], group: str = "", node: str = "", *,
+        slot: str = "", turn: AsyncExitStack | None = None,
+    ) -> HostRow:  # fmt: skip
         remote: Any = ray.remote  # its types know nothing of concurrency groups
         actor = remote(concurrency_groups={BESIDE: BESIDE_CALLS_MAX})(HostActor).options(
             name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_task_retries=0,
@@ -234,6 +252,11 @@ class RayHosts:
         handle: Handle = actor.remote(self._source, self.store, name, dedicated, group, options.get("num_cpus", 1.0))
         try:
             async with asyncio.timeout(START_ON_NODE_S if node else START_S):
+                ordered = self._app.order.declared
+                waits_for: str = await handle.prepare.remote("") if ordered else ""
+            if waits_for:
+                await self._prepared(handle, slot or name, waits_for, turn)
+            async with asyncio.timeout(TELL_S if ordered else START_ON_NODE_S if node else START_S):
                 row: HostRow = await handle.start.remote()
         except (RayError, TimeoutError) as error:
             if node and isinstance(error, TimeoutError):
@@ -244,6 +267,19 @@ class RayHosts:
         self._homes[name] = row.node
         self._begin_watch(row)
         return row
+
+    async def _prepared(self, handle: Handle, slot: str, waits_for: str, turn: AsyncExitStack | None) -> None:
+        """Wait, for as long as it takes, until a host whose process runs may join."""
+        startup = self.registry.startup
+        if turn is not None:
+            await turn.aclose()  # it is started: others need not wait for what it waits for
+        try:
+            while waits_for:
+                startup.held_up(slot, waits_for)
+                async with asyncio.timeout(TELL_S):
+                    waits_for = await handle.prepare.remote(waits_for)
+        finally:
+            startup.held_up(slot, "")
 
     # -- noticing deaths ------------------------------------------------------------------------------
 
@@ -287,12 +323,38 @@ class RayHosts:
         """See Hosts."""
         await self._tell(host, "release", dict(targets))
 
-    async def _tell(self, host: HostRow, method: str, *arguments: object) -> None:
+    async def missing(self, group: str) -> list[str]:
+        """See OrderedHosts."""
+        slots = {slot for slot in self._slots(await asyncio.to_thread(read_nodes)) if self._group(slot) == group}
+        rows = self.registry.current.hosts.values()
+        standing = {slot_of(row.name) for row in rows if not row.dedicated and row.group == group}
+        refused = self.registry.refused.keys()
+        unable = {*refused, *self._shared(refused)} if standing else set()
+        return sorted(slots - standing - unable)
+
+    async def start_missing(self) -> None:
+        """See OrderedHosts."""
+        await self.fill_all()
+
+    async def open_types(self, host: HostRow, progress: Progress) -> dict[str, str]:
+        """See OrderedHosts."""
+        left: dict[str, str] = await self._tell(host, "open_types", progress)
+        return left
+
+    async def close_types(self, host: HostRow, types: Sequence[str]) -> None:
+        """See OrderedHosts."""
+        await self._tell(host, "close_types", list(types))
+
+    async def close_host(self, host: HostRow) -> None:
+        """See OrderedHosts."""
+        await self._tell(host, "close")
+
+    async def _tell(self, host: HostRow, method: str, *arguments: object) -> Any:  # noqa: ANN401 - what the method returns
         # One that is being looked for still, by a registry that began to lead just now, is found here.
         handle = self._handles.get(host.name) or await find_actor(host.name)
         try:
             async with asyncio.timeout(TELL_S):
-                await getattr(handle, method).remote(*arguments)
+                return await getattr(handle, method).remote(*arguments)
         except (RayError, TimeoutError) as error:
             raise ours(error, host.name) from error
 
@@ -350,9 +412,10 @@ class RayHosts:
             anywhere = f"in({','.join(one.id for one in nodes)})"
             options["label_selector"] = {NODE_LABEL: node or anywhere}
             options["fallback_strategy"] = [{"label_selector": {NODE_LABEL: anywhere}}, {"label_selector": {}}]
-        async with self._dedicated_starts[node]:
+        async with AsyncExitStack() as turn:
+            await turn.enter_async_context(self._dedicated_starts[node])
             with self.registry.starting(name):
-                row = await self._create(name, key, options, node=node)
+                row = await self._create(name, key, options, node=node, turn=turn)
         await self.registry.joined([row])
 
     async def kill(self, host: HostRow) -> bool:

@@ -27,6 +27,8 @@ class ClusterRecord(msgspec.Struct, frozen=True):
     """Process of the Ray cluster that ``up`` started itself; 0 when it joined one."""
     temp_dir: str = ""
     """Folder of that Ray cluster's sockets and logs."""
+    ordered: bool = False
+    """Whether the app says in which order its parts start and stop."""
 
 
 def folder() -> Path:

@@ -19,12 +19,13 @@ from remora.cluster.ray_hosts import RayHosts
 from remora.cluster.ray_nodes import NODE_LABEL
 from remora.cluster.ray_supervisors import RaySupervisors
 from remora.cluster.transport import Handle, end_actor, find_actor
-from remora.errors import HostGone, NotLeader, RemoraError, StoreMismatch
+from remora.errors import HostGone, NotLeader, RemoraError, StartError, StoreMismatch
 from remora.journal import Store
 from remora.runtime import registry_status
 from remora.runtime.admission import admit
 from remora.runtime.measures import OF_REGISTRY
 from remora.runtime.registry import POLL_S, Registry
+from remora.runtime.startup import stop_in_order
 from remora.runtime.upkeep import Upkeep
 from remora.sharding.table import encode_table
 from remora.storage.open import open_store
@@ -103,6 +104,11 @@ class RegistryActor:
             if self._registry is not None and self._registry.levels.halted:
                 await self._end_leading()  # somebody starts anew what the rules have stopped
             if self._registry is not None:
+                if self._registry.startup.stopping:
+                    msg = (
+                        f"{self._registry.app.name} is being stopped: let `remora down` come to its end, then start it."
+                    )
+                    raise StartError(msg)
                 return
             await self._open()
             if (other := await self._other_leader()) is not None:
@@ -204,24 +210,23 @@ class RegistryActor:
         self._publisher = Publisher(OF_REGISTRY, registry, {"app": self._app.name})
         self._publisher.start()
         await hosts.kill_strays(list(table.hosts.values()))
-        for row in await hosts.attach(list(table.hosts.values())):
+        lost = await hosts.attach(list(table.hosts.values()))
+        await registry.startup.begin(fresh=len(lost) == len(table.hosts))
+        for row in lost:
             await registry.detection.died(row.incarnation, "its actor is not found", proven=False)
         if not term:  # somebody waits to hear whether it started; else what is missing is started while it leads
-            await hosts.fill_all()
+            if not registry.startup.order.declared:  # else they are started in their order, beside this
+                await hosts.fill_all()
             for key in registry.unplaced():
                 await hosts.dedicate(key)
         self._upkeep = [
-            Upkeep(
-                self._app,
-                cls.name,
-                RaySupervisors(self._app, self._source, hosts.store),
-                SystemClock(),
-                seed=os.getpid(),
-            )
+            Upkeep(self._app, cls.name, RaySupervisors(self._app, self._source, hosts.store), SystemClock(), seed=os.getpid())
             for cls in dict.fromkeys(self._app.supervisors.values())
-        ]
+        ]  # fmt: skip
         beside = [self._follow_nodes(), self._keep_standby(), *(one.run() for one in self._upkeep)]
         self._beside = [asyncio.get_running_loop().create_task(work) for work in beside]
+        if not term:
+            await registry.startup.ready()
 
     async def _step_down(self) -> None:
         """Forget what was begun: another one leads, or the next try begins anew and finds what stands."""
@@ -310,6 +315,18 @@ class RegistryActor:
     async def refresh(self) -> None:
         """Read the table again after a host took a new incarnation."""
         await (await self._leading()).refresh()
+
+    async def stops_within_s(self) -> float:
+        """Return how long a stop in order may take; 0 if the app declares none: what was acknowledged is written anyway."""
+        registry = await self._leading()
+        return registry.settings.stop_s if registry.startup.order.declared else 0.0
+
+    async def stop(self) -> list[str]:
+        """Close types and hosts in order; return what could not be closed. No process ends by this."""
+        registry = await self._leading()
+        for task in self._beside:
+            task.cancel()
+        return await stop_in_order(registry)
 
     # -- what operators ask -----------------------------------------------------------------------------
 

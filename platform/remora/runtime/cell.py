@@ -19,7 +19,6 @@ from remora.errors import (
     DeadlineExceeded,
     HandlerFailed,
     InvalidInput,
-    NotOwner,
     OutOfOrder,
     Overloaded,
     Rejected,
@@ -525,8 +524,8 @@ class Cell:
         self.phase = Phase.GONE
         self.mailbox.clear()
 
-    def leave(self, error: NotOwner) -> None:
-        """The shard leaves this host: refuse what waits, throw away what still runs."""
+    def leave(self, error: RemoraError) -> None:
+        """The shard leaves this host, or its type is served no more: refuse what waits, throw away what still runs."""
         self._abandon_task()
         self.phase = Phase.GONE
         self._refuse_waiting(error)

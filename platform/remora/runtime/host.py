@@ -50,6 +50,7 @@ from remora.runtime.outbox import Outbox
 from remora.runtime.ownership import Ownership
 from remora.runtime.passivation import ROUND_S, Passivation
 from remora.runtime.quarantine import Held
+from remora.runtime.readiness import Gate
 from remora.runtime.recovery import Recovery
 from remora.runtime.remembered import Remembered
 from remora.runtime.reminders import Reminders
@@ -141,6 +142,8 @@ class Host:
         self.passivation = Passivation(self)
         self.failures = Failures(self, ask_supervisor, escalate)
         self.quarantine = Held(self)
+        self.gate = Gate(self)
+        self.closed = self.gate.closed
         self.remembered = Remembered(self)
         self.outbox = Outbox(self, client)
         self.reminders = Reminders(self)
@@ -151,7 +154,8 @@ class Host:
     # -- life ----------------------------------------------------------------------------------------
 
     async def start(self) -> HostRow:
-        """Join the store with a new incarnation and begin to hold a lease."""
+        """Join the store with a new incarnation, once what has to pass before has, and begin to hold a lease."""
+        await self.gate.may_join()
         await self.quarantine.read()
         self.incarnations.begin(await self.store.join(self.row))
         self.lease.start()
@@ -338,6 +342,8 @@ class Host:
             sink.answer(ask.n, VALUE, b"null")
         elif ask.method == "$events":
             self.spawn(inspection.events(self, spec, key, ask, sink))
+        elif self.closed and spec.type in self.closed:
+            raise self.gate.refusal(spec.type, key, ask.command_id)
         else:
             shard.commands += 1
             (cell or self.recovery.activate(spec, shard, ask.id, key)).offer(ask, sink, deadline_s)
@@ -358,10 +364,14 @@ class Host:
             self._admit(ask, sink, deadline_s, key, self.cells.get(key))
 
     def activation(self, shard: Shard, key: str) -> Cell | None:
-        """Return an entity's activation, which begins now if there is none; None if the app does not have its type."""
+        """Return an entity's activation, which begins now if there is none; None if its type is not there or not served."""
         kind, _, ident = key.partition("/")
         spec = self.app.specs.get(kind)
-        return None if spec is None else self.cells.get(key) or self.recovery.activate(spec, shard, ident, key)
+        return (
+            None
+            if spec is None or kind in self.closed
+            else self.cells.get(key) or self.recovery.activate(spec, shard, ident, key)
+        )
 
     # -- what cells need -------------------------------------------------------------------------------
 

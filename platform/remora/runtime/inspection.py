@@ -96,6 +96,12 @@ def _look(host: Host, shard: Shard, key: str, cell: Cell | None) -> Found:
     if not shard.accepting:
         for_s = now_s - shard.leaving_since_s
         return Found("moving", f"Shard {shard.key} has been leaving {host.name} for {how_long(for_s)}", for_s)
+    if (kind := key.partition("/")[0]) in host.closed:
+        waits_for, for_s = host.gate.waits_for(kind), now_s - host.closed[kind]
+        because = (
+            f"{kind} has not been served by {host.name} for {how_long(for_s)}, which waits for: {waits_for.rstrip('.')}"
+        )
+        return Found("not_ready", because, for_s, reason=waits_for)
     if cell is not None and cell.phase in _BY_PHASE:
         return _BY_PHASE[cell.phase](host, cell, now_s)
     return (

@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from remora.errors import RemoraError
-from remora.supervision.climbing import DEDICATED, SHARED, Histories, Verdict, climb, concerned
+from remora.runtime.startup import stop_in_order
+from remora.supervision.climbing import DEDICATED, Histories, Verdict, climb, concerned
 from remora.supervision.failure import Failure
 from remora.supervision.levels import HOST_DIED
+from remora.supervision.order import SHARED
 from remora.supervision.restarts import restarts_at_once
 from remora.supervision.rules import Directive, kinds_of
 
@@ -69,6 +71,7 @@ class Levels:
         stopped = await registry.noted(STOPPED, dict[str, str], {})
         if not fresh:
             self.halted, self.stopped = halted, stopped
+            registry.startup.stopping = bool(halted)
             registry.refused |= stopped
         elif halted or stopped:
             await registry.note(HALTED, "")
@@ -146,7 +149,8 @@ class Levels:
 
     def _groups(self) -> list[str]:
         """Return the app's groups in the order in which they start."""
-        return [SHARED, *self._registry.app.host_groups, DEDICATED]
+        stages = self._registry.app.order.stages
+        return [*(part.name or SHARED for stage in stages for part in stage if part.kind == "group"), DEDICATED]
 
     # -- what follows ------------------------------------------------------------------------------
 
@@ -201,6 +205,7 @@ class Levels:
         self.halted = f"App {registry.app.name} was stopped by its supervision rules, after: {because}"
         self._log.critical("%s", self.halted)
         await registry.patiently(lambda: registry.note(HALTED, self.halted))
+        await stop_in_order(registry)
         await registry.gone(list(registry.current.hosts), replace=False, because=self.halted)
 
 

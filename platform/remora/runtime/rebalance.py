@@ -90,7 +90,7 @@ class Rebalance:
         registry, settings = self._registry, self._registry.settings
         return decisions.next_moves(
             registry.current, registry.layout, moves_max=settings.rebalance_max,
-            share_max=settings.rebalance_share_max, joining=bool(registry.joining),
+            share_max=settings.rebalance_share_max, joining=bool(registry.joining) or registry.startup.stopping,
         )  # fmt: skip
 
     def explain(self) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from remora.runtime.leadership import Leadership
 from remora.runtime.levels import Levels
 from remora.runtime.quarantine import Inquest
 from remora.runtime.rebalance import Rebalance, check_drain
+from remora.runtime.startup import OrderedHosts, Startup
 from remora.sharding import registry as decisions
 from remora.sharding.about import note_unowned
 from remora.sharding.allocation import Move
@@ -47,7 +48,7 @@ DRAINED, DRAINING, LOCATIONS = "drained", "draining", "locations"
 """Notes in the store: nodes and single hosts that were asked to be emptied, and where shards are wanted."""
 
 
-class Hosts(Protocol):
+class Hosts(OrderedHosts, Protocol):
     """How the registry reaches and runs hosts; Ray or this process behind it."""
 
     async def own(self, host: HostRow, shards: dict[str, int]) -> None:
@@ -126,6 +127,7 @@ class Registry:
         self.rebalance = Rebalance(self)
         self.inquest = Inquest(self)
         self.levels = Levels(self, seed)
+        self.startup = Startup(self)
         self.leadership = Leadership(store, clock, app.settings.leader_ttl_s)
         self.joining: set[str] = set()
         """Slots in which hosts are being started."""
@@ -175,7 +177,7 @@ class Registry:
 
     def unplaced(self) -> list[str]:
         """Return dedicated entities that have a shard row and no host."""
-        return decisions.unplaced_dedicated(self._table)
+        return [key for key in decisions.unplaced_dedicated(self._table) if self.startup.is_open(key.partition("/")[0])]
 
     async def stand_by(self) -> int:
         """Wait until nobody leads, looking at hosts meanwhile as the leader does; return the term that begins."""
@@ -394,10 +396,8 @@ class Registry:
         self.given_up += len(left)
         for row in left:
             self._log.warning("host %s (incarnation %d) is gone: %s", row.name, row.incarnation, because or "fenced")
-            self.gone_lately = [
-                *self.gone_lately[-19:],
-                (row.name, because or "it was fenced", self.clock.monotonic_s()),
-            ]
+            lost = (row.name, because or "it was fenced", self.clock.monotonic_s())
+            self.gone_lately = [*self.gone_lately[-19:], lost]
             await self.hosts.kill(row)
             if replace:
                 self.spawn(self.levels.died(row))
@@ -430,6 +430,7 @@ class Registry:
             raise UnknownEntity(msg)
         if self.levels.halted:
             raise Stopped(self.levels.halted, entity=key)
+        self.startup.admit(kind)
         async with self._lock:
             await self._change(lambda table: decisions.want_dedicated(table, key))
         row = self._table.shards[key]

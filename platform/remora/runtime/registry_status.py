@@ -47,6 +47,7 @@ async def status(registry: Registry) -> dict[str, Any]:
         ],
         "refused": dict(registry.refused),
         "halted": registry.levels.halted,
+        "waiting": registry.startup.shown(),
         "drained": sorted(registry.drained),
         "quarantine": len(registry.inquest.listed()),
         "moved": registry.rebalance.moved,
@@ -126,10 +127,11 @@ def about(registry: Registry, shard: str) -> dict[str, Any]:
         renewed={number: sight.since_s for number, sight in watch.sights.items()}, moving=moving,
         unowned=registry.unowned, suspected=watch.suspicions, store_away_since_s=registry.detection.store_away_since_s,
     )  # fmt: skip
-    found = msgspec.structs.asdict(said)
     if registry.levels.halted and said.unowned_because:
-        found["unowned_because"] = registry.levels.halted
-    return found
+        said.unowned_because = registry.levels.halted
+    elif not said.owner:
+        said.waits_for = registry.startup.shard_waits_for(shard)
+    return msgspec.structs.asdict(said)
 
 
 def _state(registry: Registry, name: str, owned: bool) -> str:  # noqa: FBT001 - two of the three states need nothing else

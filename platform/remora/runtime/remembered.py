@@ -78,7 +78,7 @@ class Remembered:
         host = self._host
         kind, _, ident = key.partition("/")
         spec = host.app.specs.get(kind)
-        if spec is None or not spec.options.remember or key in host.cells:
+        if spec is None or not spec.options.remember or kind in host.closed or key in host.cells:
             return False
         shard = host.shards.get(host.shard_name(key))
         if shard is None or not shard.accepting:

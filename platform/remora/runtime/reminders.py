@@ -132,7 +132,12 @@ class Reminders:
         token = (row.entity, row.name, row.due)
         kind, _, ident = row.entity.partition("/")
         spec = host.app.specs.get(kind)
-        if token in self._firing or spec is None or host.shard_name(row.entity) not in host.shards:
+        if (
+            token in self._firing
+            or spec is None
+            or kind in host.closed
+            or host.shard_name(row.entity) not in host.shards
+        ):
             return
         if self._failing.get(token, (0.0, 0.0))[0] > now_s:
             return

@@ -10,8 +10,8 @@ from remora.supervision.decisions import History, decide
 from remora.supervision.levels import Strategy, Supervision
 from remora.supervision.rules import Directive
 
-SHARED, DEDICATED = "shared", "dedicated"
-"""What rules call the hosts that every app has, and those of dedicated entities."""
+DEDICATED = "dedicated"
+"""What rules call the hosts of dedicated entities; those that every app has are ``order.SHARED``."""
 Histories = Mapping[str, History]
 """Subject, ``host:SLOT``, ``group:NAME`` or ``app`` → what its rules were used for."""
 
