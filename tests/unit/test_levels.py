@@ -110,7 +110,7 @@ def on_host(platform: LocalPlatform, name: str) -> str:
     return next(str(n) for n in range(1000) if host_of(platform, f"part/{n}").name == name)
 
 
-async def test_what_a_shard_escalates_restarts_its_host_and_no_other() -> None:
+async def test_79_a_host_that_restarts_takes_all_that_lives_in_it_along_and_nothing_beside_it() -> None:
     async with levelled() as (platform, client):
         for n in range(20):
             await client.ref(Part, str(n)).add()

@@ -400,6 +400,21 @@ async def test_who_watches_an_entity_is_told_once_that_it_was_stopped() -> None:
         assert "BoomError" in over.reason
 
 
+async def test_79_who_watches_is_not_ended_by_the_end_of_the_watched_even_where_it_cannot_handle_that() -> None:
+    class Frail(Foreman):
+        async def on_terminated(self, terminated: Terminated) -> None:
+            await super().on_terminated(terminated)
+            raise BoomError
+
+    Foreman.says = lambda _: Directive.STOP
+    app = App("works", entities=[Job], settings=Settings(shards=1), supervisors=[Frail])
+    async with platforms.running(app) as (platform, client):
+        for count, name in enumerate("ab", 1):
+            platform.supervisors["frail"].watch(Job.__remora__, name)
+            await fail(client, name)
+            await until(lambda count=count: len(Foreman.over) == count)  # type: ignore[misc]  # a default freezes the loop variable
+
+
 async def test_watching_one_that_has_terminated_already_is_answered_at_once() -> None:
     Foreman.says = lambda _: Directive.STOP
     async with working() as (platform, client):
