@@ -79,6 +79,7 @@ STATUS: dict[str, Any] = {
     "gone": [{"name": "host-0", "because": "its lease is over", "for_s": 12.0}],
     "refused": {"host-4": "it runs another release"},
     "drained": ["n9"],
+    "waiting": [{"what": "model", "waits_for": "check weights: not yet on host-1", "for_s": 95.0}],
 }
 
 
@@ -193,4 +194,5 @@ def test_status_shows_the_states_of_hosts_those_that_are_gone_and_those_that_cou
     assert ["host-3", "joining", "0"] in lines
     assert ["host-0", "12", "s", "its", "lease", "is", "over"] in lines
     assert ["host-4", "it", "runs", "another", "release"] in lines
+    assert ["model", "95", "s", "check", "weights:", "not", "yet", "on", "host-1"] in lines
     assert ["drained", "nodes", "n9"] in lines
