@@ -70,7 +70,7 @@ def up(
     try:
         join_ray(where)
         report(f"starting the registry and {count} hosts")
-        asyncio.run(ensure_platform(source, url, count))
+        asyncio.run(ensure_platform(source, url, count, report))
         report("starting the gateway")
         gateway_url = _start_gateway(app, source, url, count, port)
     except BaseException:

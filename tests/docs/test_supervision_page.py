@@ -34,6 +34,12 @@ async def test_the_entity_of_the_page_resumes(page: ModuleType) -> None:
             await shelf.take()
 
 
+async def test_the_app_of_the_page_starts_in_order(page: ModuleType) -> None:
+    app, basket = page.__dict__["baskets"], page.__dict__["Basket"]
+    async with remora.local(app) as client:
+        assert await client.ref(basket, "a").fill() == "weights"
+
+
 async def test_the_file_of_the_page_says_what_its_code_says(page: ModuleType) -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     app = page.__dict__["app"]

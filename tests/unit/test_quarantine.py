@@ -123,7 +123,9 @@ async def dying(rule: Blame = RULE, clock: Clock | None = None) -> AsyncIterator
         yield platform, client, Deaths(platform)
 
 
-async def test_79_what_keeps_ending_its_process_is_no_matter_of_rules_and_gets_quarantined_while_everyone_else_goes_on() -> None:
+async def test_79_what_keeps_ending_its_process_is_no_matter_of_rules_and_gets_quarantined_while_everyone_else_goes_on() -> (
+    None
+):
     rule = RULE.model_copy(update={"at_most": 1, "backoff": Backoff(min_s=0)})
     async with dying(rule) as (platform, client, deaths):
         bad, good = client.ref(Till, "bad"), client.ref(Till, "good")

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ PLATFORM_S = 180.0
 """Longest wait for registry and hosts to be up, in seconds."""
 SPARE_S = 30.0
 """What is left of it at least for the registry to begin and to say what it waited for, or could not stop, in seconds."""
+SAY_S = 1.0
+"""Seconds between looks at what is waited for."""
 STOP_ASK_S = 2.0
 """Longest wait for each registry to say whether there is an order to stop in, in seconds: one that is frozen says nothing."""
 CALL_S = 15.0
@@ -104,13 +106,16 @@ def _check_listening(address: str) -> None:
         pass
 
 
-async def ensure_platform(source: AppSource, store: str, hosts: int) -> None:
+async def ensure_platform(
+    source: AppSource, store: str, hosts: int, report: Callable[[str], None] = lambda _: None
+) -> None:
     """See to it that an app's registry and hosts run in the Ray cluster of this process. Idempotent.
 
     Args:
         source: Where its processes get the app from.
         store: Store URL.
         hosts: How many shared hosts; 0: one per CPU of each node (but one), following the nodes as they come and go.
+        report: Told in a few words what is waited for, of what the app has declared.
 
     Raises:
         StartError: They did not come up; the message says why.
@@ -123,14 +128,30 @@ async def ensure_platform(source: AppSource, store: str, hosts: int) -> None:
     try:
         async with asyncio.timeout(max(PLATFORM_S, app.settings.ready_within_s + SPARE_S)):
             await registry.start.remote(url)
-    except (RayError, TimeoutError) as error:
-        cause = ours(error, name)
+            if app.order.declared:  # by whichever registry leads, and whoever began to start it
+                await _ready(app, report)
+    except (RayError, RemoraError, TimeoutError) as error:
         if not stood:  # one that stood before has hosts to look after, and may only be restarting
             await stop_platform(app.name)
+        if isinstance(error, StartError):
+            raise
+        cause = error if isinstance(error, RemoraError) else ours(error, name)
         if isinstance(cause, StartError):
             raise cause from error
         msg = f"The registry of {app.name} did not start: {cause.message}"
         raise StartError(msg) from error
+
+
+async def _ready(app: App, report: Callable[[str], None]) -> None:
+    registry = RayDirectory(app.name)
+    ready = asyncio.ensure_future(registry.ask("ready", within_s=app.settings.ready_within_s + SPARE_S))
+    try:
+        while not (await asyncio.wait([ready], timeout=SAY_S))[0]:
+            for one in (await registry.ask("waiting", within_s=CALL_S))[:1]:
+                report(f"{one['what']} waits for {one['waits_for']}")
+        await ready
+    finally:
+        ready.cancel()
 
 
 async def _stands(name: str) -> bool:

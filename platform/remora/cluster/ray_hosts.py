@@ -21,7 +21,7 @@ from remora.cluster.host_actor import BESIDE, BESIDE_CALLS_MAX, HostActor
 from remora.cluster.names import NAMESPACE, entity_name, host_name, host_prefix, slot_of
 from remora.cluster.ray_nodes import HOST_LABEL, NODE_LABEL, Node, choose, crowded, read_nodes, slots_of_nodes, usable
 from remora.cluster.transport import Handle, actors, end_actor, find_actor, first_line, ours
-from remora.errors import HostGone, RemoraError
+from remora.errors import HostGone, RemoraError, StartError
 from remora.options import HostGroup
 from remora.process import machine_identity, started_s
 from remora.runtime.blackbox import LastWords, last_words
@@ -250,14 +250,17 @@ class RayHosts:
             max_concurrency=10_000, enable_task_events=False, **options,
         )  # fmt: skip
         handle: Handle = actor.remote(self._source, self.store, name, dedicated, group, options.get("num_cpus", 1.0))
+        within_s = START_ON_NODE_S if node else START_S
         try:
-            async with asyncio.timeout(START_ON_NODE_S if node else START_S):
-                ordered = self._app.order.declared
-                waits_for: str = await handle.prepare.remote("") if ordered else ""
-            if waits_for:
+            if self._app.order.declared:
+                async with asyncio.timeout(within_s):
+                    waits_for = await handle.prepare.remote("")
                 await self._prepared(handle, slot or name, waits_for, turn)
-            async with asyncio.timeout(TELL_S if ordered else START_ON_NODE_S if node else START_S):
+            async with asyncio.timeout(within_s):
                 row: HostRow = await handle.start.remote()
+        except StartError:
+            ray.kill(handle, no_restart=True)
+            raise
         except (RayError, TimeoutError) as error:
             if node and isinstance(error, TimeoutError):
                 self.registry.detection.doubt(node)
@@ -271,13 +274,19 @@ class RayHosts:
     async def _prepared(self, handle: Handle, slot: str, waits_for: str, turn: AsyncExitStack | None) -> None:
         """Wait, for as long as it takes, until a host whose process runs may join."""
         startup = self.registry.startup
-        if turn is not None:
-            await turn.aclose()  # it is started: others need not wait for what it waits for
+        if turn is not None and waits_for:
+            await turn.aclose()  # its process runs: others need not wait for what it waits for
         try:
             while waits_for:
                 startup.held_up(slot, waits_for)
-                async with asyncio.timeout(TELL_S):
+                async with asyncio.timeout(START_S):
                     waits_for = await handle.prepare.remote(waits_for)
+        except TimeoutError:
+            msg = (
+                f"Host {slot} has not answered for {START_S:g} s while it waited for {waits_for}: a check that blocks "
+                "must be a plain function, which runs in a thread."
+            )
+            raise StartError(msg) from None
         finally:
             startup.held_up(slot, "")
 

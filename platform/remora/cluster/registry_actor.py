@@ -89,7 +89,7 @@ class RegistryActor:
     # -- who leads ----------------------------------------------------------------------------------
 
     async def start(self, store: str = "") -> None:
-        """Lead, unless the other registry does; returns when every shard has an owner.
+        """Lead, unless the other registry does; returns when every shard has an owner, or will have one in the app's order.
 
         Args:
             store: The store that the caller means; empty if it does not care.
@@ -115,6 +115,11 @@ class RegistryActor:
                 self._run()
                 await other.start.remote(store)
                 return
+            if self._running is not None and self._registry is None:  # begun by a client that asked before this
+                self._running.cancel()
+                await asyncio.wait([self._running])
+            if self._registry is not None:
+                return  # it had just begun to lead
             try:
                 await self._lead(self._candidate(), 0)
             except BaseException:
@@ -225,8 +230,6 @@ class RegistryActor:
         ]  # fmt: skip
         beside = [self._follow_nodes(), self._keep_standby(), *(one.run() for one in self._upkeep)]
         self._beside = [asyncio.get_running_loop().create_task(work) for work in beside]
-        if not term:
-            await registry.startup.ready()
 
     async def _step_down(self) -> None:
         """Forget what was begun: another one leads, or the next try begins anew and finds what stands."""
@@ -277,8 +280,9 @@ class RegistryActor:
             NotLeader: It does not.
         """
         if self._registry is None or not self._leads.is_set():
-            await self._open()
-            self._run()
+            if not self._starting.locked():  # what is being started leads by itself, and must not be raced
+                await self._open()
+                self._run()
             try:
                 async with asyncio.timeout(within_s):
                     await self._leads.wait()
@@ -315,6 +319,14 @@ class RegistryActor:
     async def refresh(self) -> None:
         """Read the table again after a host took a new incarnation."""
         await (await self._leading()).refresh()
+
+    async def waiting(self) -> list[dict[str, Any]]:
+        """Return what is waited for before all is ready: ``what``, ``waits_for``, ``for_s``."""
+        return (await self._leading()).startup.shown()
+
+    async def ready(self) -> None:
+        """Wait until all is ready that the app has declared to be waited for; see ``Startup.ready``."""
+        await (await self._leading(within_s=POLL_S)).startup.ready()
 
     async def stops_within_s(self) -> float:
         """Return how long a stop in order may take; 0 if the app declares none: what was acknowledged is written anyway."""

@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -116,7 +117,7 @@ def _begun(check: Check) -> asyncio.Future[str]:
 
     def run() -> None:
         said = _called(check)
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop has been closed, and nobody waits any more
             loop.call_soon_threadsafe(lambda: None if answer.done() else answer.set_result(said))
 
     # Of its own and not of a pool: one that never returns must not keep its process from ending.

@@ -140,8 +140,10 @@ class Startup:
                 "Mend that, or give it longer with Settings.ready_within_s."
             )
             raise StartError(msg) from None
-        if self._failed is not None:
-            raise self._failed
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            self._ended.clear()  # told once: it is tried again, and may become ready
+            raise failed
 
     # -- what is shown -------------------------------------------------------------------------------
 
@@ -201,6 +203,7 @@ class Startup:
             except RemoraError as error:
                 self._log.warning("what is ready was not found out: %s", error)
             if len(self.reached) == len(self.order.after) and self._unaware() == []:
+                self._failed = None
                 self._ended.set()
                 if registry.current.version == version:
                     await registry.changed(within_s=QUIET_S)

@@ -21,7 +21,8 @@ class Readiness:
     """
 
     check: Check
-    """Returns True or nothing once it is ready; False, or an exception, until then. A plain function runs in a thread."""
+    """Returns True or nothing once it is ready; False, or an exception, until then. A plain function runs in a thread; an
+    async one must not block, as it runs in its host's event loop."""
     name: str = ""
     """What it is called where somebody looks; the function's name if empty."""
     timeout_s: float = 5.0

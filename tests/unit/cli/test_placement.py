@@ -82,6 +82,7 @@ STATUS: dict[str, Any] = {
         {"name": "foreman", "state": "up", "node": "n1", "pid": 9, "restarts": 2, "because": "it was killed"},
     ],
     "drained": ["n9"],
+    "waiting": [{"what": "model", "waits_for": "check weights: not yet on host-1", "for_s": 95.0}],
 }
 
 
@@ -197,4 +198,5 @@ def test_status_shows_the_states_of_hosts_those_that_are_gone_and_those_that_cou
     assert ["host-0", "12", "s", "its", "lease", "is", "over"] in lines
     assert ["host-4", "it", "runs", "another", "release"] in lines
     assert ["foreman", "up", "n1", "9", "2", "it", "was", "killed"] in lines
+    assert ["model", "95", "s", "check", "weights:", "not", "yet", "on", "host-1"] in lines
     assert ["drained", "nodes", "n9"] in lines
