@@ -513,6 +513,7 @@ async def test_a_stop_closes_dependents_first_and_lets_what_runs_end() -> None:
     async with starting(store=store) as (platform, start, client):
         await start
         await client.ref(Shop, "s").sell()
+        await client.ref(Model, "idle").add()
         slow = asyncio.ensure_future(client.ref(Model, "m").with_options(deadline_s=5).add_slowly("slow"))
         await REACHED["slow"].wait()
         hosts = list(platform.hosts.values())
@@ -524,6 +525,8 @@ async def test_a_stop_closes_dependents_first_and_lets_what_runs_end() -> None:
         with pytest.raises(TryAgain, match="shop is served no more: the app is being stopped"):
             await client.ref(Shop, "s").sell()
         assert (await client.ref(Shop, "s").why()).state == "not_ready"
+        with pytest.raises(TryAgain, match="model is served no more"):
+            await client.ref(Model, "idle").add()
         GATES["slow"].set()
         assert await slow == 1
         assert await stopping == []

@@ -352,17 +352,17 @@ class RayHosts:
 
     async def close_types(self, host: HostRow, types: Sequence[str]) -> None:
         """See OrderedHosts."""
-        await self._tell(host, "close_types", list(types))
+        await self._tell(host, "close_types", list(types), within_s=self._app.settings.hand_off_s + TELL_S)
 
     async def close_host(self, host: HostRow) -> None:
         """See OrderedHosts."""
         await self._tell(host, "close")
 
-    async def _tell(self, host: HostRow, method: str, *arguments: object) -> Any:  # noqa: ANN401 - what the method returns
+    async def _tell(self, host: HostRow, method: str, *arguments: object, within_s: float = TELL_S) -> Any:  # noqa: ANN401 - what the method returns
         # One that is being looked for still, by a registry that began to lead just now, is found here.
         handle = self._handles.get(host.name) or await find_actor(host.name)
         try:
-            async with asyncio.timeout(TELL_S):
+            async with asyncio.timeout(within_s):
                 return await getattr(handle, method).remote(*arguments)
         except (RayError, TimeoutError) as error:
             raise ours(error, host.name) from error

@@ -275,16 +275,20 @@ class Gate:
         host, closing = self._host, set(names)
         self._stopping = True
         self.closed.update((name, host.clock.monotonic_s()) for name in closing - self.closed.keys())
-        cells = self._cells(closing)
+        await self._let_go(closing)
+        await host.handoff.running_end(self._cells(closing), frozenset())
+        await self._let_go(closing, running=True)
+
+    async def _let_go(self, names: set[str], *, running: bool = False) -> None:
+        """Take activations out of memory, once what they did is written; those whose handlers run only if told to."""
+        host, cells = self._host, self._cells(names)
         host.handoff.stop(cells)
-        await host.handoff.running_end(cells, frozenset())
-        host.handoff.stop(cells := self._cells(closing))  # those that were read back meanwhile
         await host.committer.flush()
         for cell in cells:
-            if cell.phase is not Phase.GONE:
+            if cell.phase is not Phase.GONE and (running or cell.task is None):
                 cell.leave(self.refusal(cell.spec.type, cell.key))
                 host.ownership.forget(cell)
-        await host.committer.flush()  # a handler that began late was thrown away, and what is open may hold another's
+        await host.committer.flush()  # what was begun meanwhile
 
     def _cells(self, names: set[str]) -> list[Cell]:
         return [cell for cell in self._host.cells.values() if cell.spec.type in names]
