@@ -208,6 +208,8 @@ class FailureRow(msgspec.Struct, array_like=True):
 
 FAILURES_KEPT = 10_000
 """Rows of failures that are kept; of more, those go that were seen last the longest ago."""
+UNTOLD_KEPT = 10 * FAILURES_KEPT
+"""The same of all rows, those among them that a supervisor has still to be told of."""
 
 
 class Store(Protocol):
@@ -266,7 +268,9 @@ class Store(Protocol):
         ...
 
     async def add_failures(self, rows: Sequence[FailureRow]) -> None:
-        """Add failures to those of the same entity, command and exception; ``FAILURES_KEPT`` rows are kept.
+        """Add failures to those of the same entity, command and exception.
+
+        ``FAILURES_KEPT`` rows are kept, and older ones that are untold as long as there are no more than ``UNTOLD_KEPT``.
 
         No incarnation is asked for: what failed has failed, also on a host that was fenced meanwhile.
         """

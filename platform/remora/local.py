@@ -24,7 +24,7 @@ from remora.runtime.blackbox import LastWords
 from remora.runtime.host import Host
 from remora.runtime.readiness import Progress
 from remora.runtime.registry import Registry
-from remora.runtime.startup import stop_in_order
+from remora.runtime.startup import TOGETHER_S, as_they_start, stop_in_order
 from remora.runtime.supervisor import SupervisorProcess
 from remora.sharding.table import HostRow, Table
 from remora.storage.open import open_store
@@ -238,6 +238,14 @@ class LocalPlatform:
             running.abandon()
         return not _may_run(host)
 
+    async def end(self, host: HostRow) -> None:
+        """See Hosts."""
+        await self.kill(host)
+
+    def dedicated_slot(self, key: str) -> str:
+        """See Hosts."""
+        return f"entity/{key}"
+
     async def ended(self, host: HostRow) -> bool:
         """See Hosts."""
         return host.name not in self.hosts and not _may_run(host)
@@ -278,12 +286,12 @@ class LocalPlatform:
         levels = self.registry.levels
         busy = self.registry.joining | levels.replacing | levels.stopped.keys()
         names = [name for name in await self.missing(group) if name not in busy]
-        with ExitStack() as starting:
+        with ExitStack() as joining:
             for name in names:
-                starting.enter_context(self.registry.starting(name))
-            started = await asyncio.gather(*(self._new_host(name, group=group) for name in names))
-        if started:
-            await self.registry.joined(started)
+                joining.enter_context(self.registry.starting(name))
+            starting = [asyncio.create_task(self._new_host(name, group=group)) for name in names]
+            async for rows in as_they_start(starting, TOGETHER_S):
+                await self.registry.joined(rows)
 
     async def open_types(self, host: HostRow, progress: Progress) -> dict[str, str]:
         """See OrderedHosts."""

@@ -13,6 +13,8 @@ from remora import (
     Backoff,
     Client,
     ContractError,
+    DeadlineExceeded,
+    Directive,
     Durable,
     EntityOptions,
     HandlerFailed,
@@ -26,9 +28,10 @@ from remora import (
     on,
 )
 from remora.clock import SystemClock
+from remora.errors import HostGone
 from remora.local import LocalPlatform
 from remora.runtime import failures, registry_status
-from remora.runtime.levels import HALTED, STOPPED, _natural
+from remora.runtime.levels import HALTED, _natural
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow
 from remora.storage.memory import MemoryStore
@@ -145,7 +148,7 @@ async def test_a_host_that_the_rules_stop_stays_so_also_for_who_leads_next_and_i
         assert (await registry_status.status(platform.registry))["refused"] == platform.registry.levels.stopped
 
         following = Registry(platform.app, platform.store, platform, platform.clock, name="other")
-        await following.start(await following.leadership.take())
+        await following.start(await following.leadership.take(), anew=False)
         assert list(following.levels.stopped) == ["host-2"]
         assert "rules say stop" in following.refused["host-2"]
         await following.close()
@@ -234,7 +237,7 @@ async def test_at_the_top_the_app_stops_everybody_is_told_why_and_nothing_acknow
     assert await platform.registry.noted(HALTED, str, "") == platform.registry.levels.halted
 
     following = Registry(app, store, platform, platform.clock, name="other")
-    await following.start(await following.leadership.take())
+    await following.start(await following.leadership.take(), anew=False)
     assert following.levels.halted == platform.registry.levels.halted, "who leads next starts nothing either"
     await following.close()
     await platform.close()
@@ -288,6 +291,96 @@ async def test_what_is_escalated_while_the_registry_is_away_arrives_when_it_is_b
         assert await restarted(platform, before) == {"host-1"}
 
 
+async def test_a_dedicated_entity_that_is_stopped_or_held_back_is_not_started_by_a_command() -> None:
+    rules = (on(BoomError).restart(Backoff(min_s=60, max_s=60), at_most=1, then=Directive.STOP),)
+    async with levelled(host=rules) as (platform, client):
+        alone = client.ref(Alone, "a")
+        assert await alone.add() == 1
+        await fail(client, Alone, "a")
+        await until(lambda: "entity/alone/a" in platform.registry.levels.replacing)
+
+        with pytest.raises((Unavailable, DeadlineExceeded)):
+            await alone.with_options(deadline_s=0.3).add()
+        assert "entity/alone/a" not in platform.hosts
+
+        levels = platform.registry.levels
+        levels.replacing.discard("entity/alone/a")
+        levels.stopped["entity/alone/a"] = "its supervision rules say stop"
+        with pytest.raises(Stopped, match="its supervision rules say stop"):
+            await alone.with_options(deadline_s=0.3).add()
+        assert "entity/alone/a" not in platform.hosts
+
+
+async def test_a_host_whose_incarnation_was_ended_as_it_joined_is_turned_away_and_holds_up_nobody() -> None:
+    async with levelled() as (platform, client):
+        late = await platform._new_host("host-4")  # noqa: SLF001 - as one that is being started
+        await platform.registry.fence([late.incarnation])
+
+        with pytest.raises(HostGone, match="its incarnation was ended before it could join"):
+            await platform.registry.joined([late])
+
+        assert "host-4" not in platform.hosts
+        assert await client.ref(Part, "1").add() == 1
+
+
+async def test_a_host_that_comes_up_while_the_app_stops_is_turned_away() -> None:
+    async with levelled() as (platform, _):
+        late = await platform._new_host("host-4")  # noqa: SLF001 - as above
+        await platform.registry.levels.halt("a test")
+
+        with pytest.raises(HostGone, match="the app is being stopped"):
+            await platform.registry.joined([late])
+
+        assert platform.hosts == {}
+        assert not platform.registry.current.hosts
+
+
+async def test_who_leads_after_one_that_was_stopping_the_app_comes_to_the_end_of_that() -> None:
+    async with levelled() as (platform, client):
+        await client.ref(Part, "1").add()
+        registry = platform.registry
+        registry.levels.halted = "App levelled was stopped"
+        await registry.note(HALTED, registry.levels.halted)
+
+        following = Registry(platform.app, platform.store, platform, platform.clock, name="other")
+        await following.start(await following.leadership.take(), anew=False)
+        assert following.current.hosts, "the former one did not get so far"
+        await following.levels.end_all()
+
+        assert platform.hosts == {}
+        assert not following.current.hosts
+        await following.close()
+
+
+async def test_clients_learn_that_the_app_has_stopped_also_where_no_host_was_left_to_be_closed() -> None:
+    app = App("levelled", entities=[Part], settings=SETTINGS, supervision=Supervision(host=UP, groups={"shared": Level(rules=UP)}))  # fmt: skip
+    async with platforms.running(app, hosts=1) as (platform, client):
+        await client.ref(Part, "1").add()
+        await platform.crash("host-1")
+        with pytest.raises(Stopped, match=r"stopped by its supervision rules, after: remora\.HostDied"):
+            await client.ref(Part, "1").add()
+
+
+async def test_of_one_shard_one_failure_at_a_time_is_on_its_way_to_the_levels_above() -> None:
+    async with levelled() as (platform, client):
+        host, gate, asked = platform.hosts["host-1"], asyncio.Event(), []
+
+        async def slow(failure: bytes) -> None:
+            asked.append(failure)
+            await gate.wait()
+
+        host.failures._escalation = slow  # noqa: SLF001 - as a registry that is slow
+        victim = on_host(platform, "host-1")
+        for _ in range(5):
+            await fail(client, Part, victim)
+        await turns()
+        assert len(asked) == 1
+        gate.set()
+        await turns()
+        await fail(client, Part, victim)
+        await until(lambda: len(asked) == 2)
+
+
 async def test_rules_for_a_group_that_the_app_does_not_have_are_refused() -> None:
     with pytest.raises(ContractError, match=r"supervision\.groups names 'gpus'; the app has dedicated, gpu, shared"):
         _app(groups={"gpus": Level()})
@@ -295,4 +388,3 @@ async def test_rules_for_a_group_that_the_app_does_not_have_are_refused() -> Non
 
 def test_slots_start_in_the_order_people_count_in() -> None:
     assert sorted(["host-10", "host-2", "gpu-1"], key=_natural) == ["gpu-1", "host-2", "host-10"]
-    assert STOPPED != HALTED

@@ -261,6 +261,26 @@ async def test_a_supervisor_that_fails_itself_leaves_it_to_the_declared_rules_an
             await client.ref(Job, "a").add()
 
 
+async def test_a_supervisor_whose_own_work_was_cancelled_has_failed_and_goes_on() -> None:
+    class Cancelled(Foreman):
+        async def on_failure(self, failure: Failure) -> Directive | None:
+            self.seen.append(failure)
+            mine = asyncio.ensure_future(asyncio.Event().wait())
+            mine.cancel()
+            await mine
+            return Directive.STOP
+
+    app = App("works", entities=[Job], settings=Settings(shards=1), supervisors=[Cancelled])
+    async with platforms.running(app) as (platform, client):
+        await fail(client)
+        assert await client.ref(Job, "a").add() == 1
+        process = platform.supervisors.pop("cancelled")
+        await fail(client)
+        await fail(client, "b")
+        platform.supervisors["cancelled"] = process
+        await until(lambda: told("job/a") == 2 and told("job/b") == 1)
+
+
 async def test_what_a_supervisor_returns_beside_directives_leaves_it_to_the_declared_rules() -> None:
     Foreman.says = lambda _: "stop"  # type: ignore[assignment, return-value]  # a mistake that users make
     async with working() as (_, client):

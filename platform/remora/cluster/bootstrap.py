@@ -107,7 +107,7 @@ def _check_listening(address: str) -> None:
 
 
 async def ensure_platform(
-    source: AppSource, store: str, hosts: int, report: Callable[[str], None] = lambda _: None
+    source: AppSource, store: str, hosts: int, report: Callable[[str], None] = lambda _: None, *, anew: bool = True
 ) -> None:
     """See to it that an app's registry and hosts run in the Ray cluster of this process. Idempotent.
 
@@ -116,6 +116,7 @@ async def ensure_platform(
         store: Store URL.
         hosts: How many shared hosts; 0: one per CPU of each node (but one), following the nodes as they come and go.
         report: Told in a few words what is waited for, of what the app has declared.
+        anew: Whether to start again what supervision rules have stopped in this Ray cluster; in another one it is.
 
     Raises:
         StartError: They did not come up; the message says why.
@@ -127,7 +128,7 @@ async def ensure_platform(
     registry: Any = actor.remote(source, url, hosts, name)
     try:
         async with asyncio.timeout(max(PLATFORM_S, app.settings.ready_within_s + SPARE_S)):
-            await registry.start.remote(url)
+            await registry.start.remote(url, anew or not stood)
             if app.order.declared:  # by whichever registry leads, and whoever began to start it
                 await _ready(app, report)
     except (RayError, RemoraError, TimeoutError) as error:

@@ -9,7 +9,7 @@ import os
 import signal
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import Any
 
 import ray
@@ -27,6 +27,7 @@ from remora.process import machine_identity, started_s
 from remora.runtime.blackbox import LastWords, last_words
 from remora.runtime.readiness import Progress
 from remora.runtime.registry import Registry
+from remora.runtime.startup import TOGETHER_S, as_they_start
 from remora.sharding.table import HostRow
 
 START_S = 120.0
@@ -49,6 +50,8 @@ TAKEN_OVER_S = 1.5
 CPU to start, in which they bring back what they took over. Measured: docs/decisions/0014-what-a-failover-does-first.md."""
 WATCH_AGAIN_S = 0.2
 """Pause before a host is watched again after the watch broke and its death is not known, in seconds."""
+ENDED_S = 5.0
+"""Longest wait until Ray has seen the end of an actor that was ended, in seconds."""
 WORKER_DIED = "worker process has died"
 """What Ray says of an actor whose raylet, which lives, reported the exit of its process; of a node that it lost it
 says something else. Were this wording to change, deaths would be taken for unproven and leases waited for."""
@@ -114,6 +117,13 @@ class RayHosts:
         for name in await actors(host_prefix(self._app.name)) - {row.name for row in rows}:
             await end_actor(name)
 
+    @staticmethod
+    async def _read_nodes() -> list[Node]:
+        try:
+            return await asyncio.to_thread(read_nodes)
+        except RayError as error:
+            raise ours(error, "Ray's table of nodes") from error
+
     # -- how many, and where --------------------------------------------------------------------------
 
     async def follow(self) -> None:
@@ -125,7 +135,7 @@ class RayHosts:
         registry = self.registry
         if registry.levels.halted:
             return
-        nodes = await asyncio.to_thread(read_nodes)
+        nodes = await self._read_nodes()
         await registry.leave(node.id for node in nodes if node.draining)
         table = registry.current
         hosts = [row for row in table.hosts.values() if not row.dedicated]
@@ -186,7 +196,7 @@ class RayHosts:
 
     async def fill_all(self) -> None:
         """Start all hosts that there are to be and that do not run."""
-        await self.fill(self._slots_wanted(await asyncio.to_thread(read_nodes)))
+        await self.fill(self._slots_wanted(await self._read_nodes()))
 
     async def fill(self, slots: Iterable[str]) -> None:
         """Start shared hosts in those slots that have none; those of a group share evenly, and wait for no other group's."""
@@ -199,18 +209,21 @@ class RayHosts:
                 raise failed
 
     async def _fill_group(self, slots: Iterable[str]) -> None:
-        async with AsyncExitStack() as locked:
+        held: set[str] = set()
+        try:
             for slot in sorted(slots):
-                await locked.enter_async_context(self._locks[slot])
+                await self._locks[slot].acquire()
+                held.add(slot)
             taken = {slot_of(row.name) for row in self.registry.current.hosts.values() if not row.dedicated}
-            wanted = sorted(set(slots) - taken)
-            created = await asyncio.gather(*map(self._create_shared, wanted), return_exceptions=True)
-            rows = [row for row in created if isinstance(row, HostRow)]
-            if rows:
+            starting = [asyncio.create_task(self._create_shared(slot)) for slot in sorted(held - taken)]
+            async for rows in as_they_start(starting, TOGETHER_S if self._app.order.declared else None):
                 await self.registry.joined(rows)
-            for failed in created:
-                if isinstance(failed, BaseException):
-                    raise failed
+                for row in rows:  # whoever replaces it later does not wait for those that are not up yet
+                    self._locks[slot_of(row.name)].release()
+                    held.discard(slot_of(row.name))
+        finally:
+            for slot in held:
+                self._locks[slot].release()
 
     async def _create_shared(self, slot: str) -> HostRow:
         """Start a shared host in a slot."""
@@ -219,7 +232,7 @@ class RayHosts:
         wanted = self._app.host_groups.get(group, HostGroup())
         options: dict[str, Any] = {"max_restarts": 0, **_as_options(wanted.resources)}
         selector = dict(wanted.labels)
-        nodes = self._usable(await asyncio.to_thread(read_nodes))
+        nodes = self._usable(await self._read_nodes())
         if not selector and any(HOST_LABEL in node.labels for node in nodes):
             selector[HOST_LABEL] = "true"
         node = ("" if self._count else slots_of_nodes(nodes).get(slot, "")) or (
@@ -334,7 +347,7 @@ class RayHosts:
 
     async def missing(self, group: str) -> list[str]:
         """See OrderedHosts."""
-        slots = {slot for slot in self._slots(await asyncio.to_thread(read_nodes)) if self._group(slot) == group}
+        slots = {slot for slot in self._slots(await self._read_nodes()) if self._group(slot) == group}
         rows = self.registry.current.hosts.values()
         standing = {slot_of(row.name) for row in rows if not row.dedicated and row.group == group}
         refused = self.registry.refused.keys()
@@ -343,7 +356,9 @@ class RayHosts:
 
     async def start_missing(self) -> None:
         """See OrderedHosts."""
-        await self.fill_all()
+        levels = self.registry.levels
+        busy = {*self.registry.joining, *self._shared(levels.replacing), *self._shared(levels.stopped)}
+        await self.fill(self._slots_wanted(await self._read_nodes()) - busy)
 
     async def open_types(self, host: HostRow, progress: Progress) -> dict[str, str]:
         """See OrderedHosts."""
@@ -375,7 +390,7 @@ class RayHosts:
 
     async def _start_anew(self, host: HostRow) -> None:
         slot = slot_of(host.name)
-        if slot in self._slots_wanted(await asyncio.to_thread(read_nodes)):  # its node may have gone with it
+        if slot in self._slots_wanted(await self._read_nodes()):  # its node may have gone with it
             await self.fill([slot])
 
     async def answers(self, host: HostRow) -> bool:
@@ -414,7 +429,7 @@ class RayHosts:
         options: dict[str, Any] = {
             "max_restarts": self.registry.levels.restarts_at_once(name), **_as_options(resources)
         }  # fmt: skip
-        nodes = self._usable(await asyncio.to_thread(read_nodes))
+        nodes = self._usable(await self._read_nodes())
         homes = [row.node for row in self.registry.current.hosts.values() if row.dedicated]
         node = choose(nodes, homes, resources)
         if nodes:  # where Ray puts it, now and when it restarts it: of nodes that only we avoid it knows nothing
@@ -436,6 +451,20 @@ class RayHosts:
         if handle is not None and not host.dedicated:
             ray.kill(handle, no_restart=True)
         return here
+
+    async def end(self, host: HostRow) -> None:
+        """See Hosts."""
+        self._handles.pop(host.name, None)
+        await end_actor(host.name)
+        # Its name is free once Ray has seen its end: until then it would be taken for what is started in its place.
+        with suppress(HostGone, TimeoutError):
+            async with asyncio.timeout(ENDED_S):
+                while await find_actor(host.name):  # noqa: ASYNC110 - of another process, which sets no event of ours
+                    await asyncio.sleep(WATCH_AGAIN_S)
+
+    def dedicated_slot(self, key: str) -> str:
+        """See Hosts."""
+        return entity_name(self._app.name, key)
 
     async def ended(self, host: HostRow) -> bool:
         """See Hosts."""

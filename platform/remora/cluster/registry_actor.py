@@ -88,11 +88,12 @@ class RegistryActor:
 
     # -- who leads ----------------------------------------------------------------------------------
 
-    async def start(self, store: str = "") -> None:
+    async def start(self, store: str = "", anew: bool = True) -> None:  # noqa: FBT001, FBT002 - travels by place in an actor call
         """Lead, unless the other registry does; returns when every shard has an owner, or will have one in the app's order.
 
         Args:
             store: The store that the caller means; empty if it does not care.
+            anew: Whether what the rules have stopped is started again; else an app that is stopped stays so.
 
         Raises:
             StartError: Something keeps it from starting, or the app runs on another store.
@@ -101,10 +102,10 @@ class RegistryActor:
             msg = f"The app of {self._source.path} runs in this Ray cluster already, on another store: stop it first."
             raise StoreMismatch(msg)
         async with self._starting:
-            if self._registry is not None and self._registry.levels.halted:
+            if anew and self._registry is not None and self._registry.levels.halted:
                 await self._end_leading()  # somebody starts anew what the rules have stopped
             if self._registry is not None:
-                if self._registry.startup.stopping:
+                if self._registry.startup.stopping and not self._registry.levels.halted:
                     msg = (
                         f"{self._registry.app.name} is being stopped: let `remora down` come to its end, then start it."
                     )
@@ -113,7 +114,7 @@ class RegistryActor:
             await self._open()
             if (other := await self._other_leader()) is not None:
                 self._run()
-                await other.start.remote(store)
+                await other.start.remote(store, anew)
                 return
             if self._running is not None and self._registry is None:  # begun by a client that asked before this
                 self._running.cancel()
@@ -121,7 +122,7 @@ class RegistryActor:
             if self._registry is not None:
                 return  # it had just begun to lead
             try:
-                await self._lead(self._candidate(), 0)
+                await self._lead(self._candidate(), 0, anew=anew)
             except BaseException:
                 await self._step_down()
                 raise
@@ -179,7 +180,7 @@ class RegistryActor:
             try:
                 if self._registry is None:
                     registry = self._candidate()
-                    await self._lead(registry, await registry.stand_by())
+                    await self._lead(registry, await registry.stand_by(), anew=False)
                 await self._deposed.wait()
             except (RemoraError, RayError) as error:
                 self._log.warning("%s does not lead: %s", self._name, error)
@@ -205,10 +206,10 @@ class RegistryActor:
             raise RuntimeError(msg)
         return self._store
 
-    async def _lead(self, registry: Registry, term: int) -> None:
+    async def _lead(self, registry: Registry, term: int, *, anew: bool) -> None:
         hosts = self._hosts
         self._registry = registry
-        table = await registry.start(term)
+        table = await registry.start(term, anew=anew)
         self._log.info("%s leads in term %d", self._name, registry.term)
         # Clients of this process must find it answering while hosts start: hosts are clients too.
         self._leads.set()
@@ -219,7 +220,9 @@ class RegistryActor:
         await registry.startup.begin(fresh=len(lost) == len(table.hosts))
         for row in lost:
             await registry.detection.died(row.incarnation, "its actor is not found", proven=False)
-        if not term:  # somebody waits to hear whether it started; else what is missing is started while it leads
+        if registry.levels.halted:
+            registry.spawn(registry.levels.end_all())
+        elif not term:  # somebody waits to hear whether it started; else what is missing is started while it leads
             if not registry.startup.order.declared:  # else they are started in their order, beside this
                 await hosts.fill_all()
             for key in registry.unplaced():
@@ -228,7 +231,9 @@ class RegistryActor:
             Upkeep(self._app, cls.name, RaySupervisors(self._app, self._source, hosts.store), SystemClock(), seed=os.getpid())
             for cls in dict.fromkeys(self._app.supervisors.values())
         ]  # fmt: skip
-        beside = [self._follow_nodes(), self._keep_standby(), *(one.run() for one in self._upkeep)]
+        for one in self._upkeep:
+            registry.spawn(one.run())
+        beside = [self._follow_nodes(), self._keep_standby()]
         self._beside = [asyncio.get_running_loop().create_task(work) for work in beside]
 
     async def _step_down(self) -> None:

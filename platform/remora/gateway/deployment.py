@@ -53,7 +53,7 @@ class GatewayReplica:
         from remora.cluster.bootstrap import ensure_platform, open_client
 
         self._app = source.load()
-        await ensure_platform(source, store, hosts)
+        await ensure_platform(source, store, hosts, anew=False)  # a replica may come at any time
         self._client = await open_client(self._app)
 
     def __serve_build_asgi_app__(self) -> Gateway:

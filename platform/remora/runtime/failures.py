@@ -77,6 +77,8 @@ class Failures:
         self._host = host
         self.advice = Advice(host, ask)
         self._escalation = escalation
+        self._escalating: set[str] = set()
+        """Shards a failure of which is on its way to the levels above: one at a time, since it is the host's they judge."""
         self.judging: dict[str, Happened] = {}
         """Entity → what its supervisor is asked about."""
         self._shards: dict[str, History] = {}
@@ -136,6 +138,8 @@ class Failures:
             asked = True
         except Unavailable:
             pass  # logged there; the rules decide, and it is told later
+        except Exception:  # as in `judge`: an entity must not wait for ever
+            self._host.log.exception("the supervisor of %s could not be asked", cell.key)
         finally:
             if self.judging.get(cell.key) is happened:
                 del self.judging[cell.key]
@@ -203,24 +207,31 @@ class Failures:
             of_shard = decided = self._shard(cell, kinds)
             if of_shard.directive in {Directive.RESUME, Directive.ESCALATE}:
                 decision, of_shard = self._entity(cell, kinds, defaults, by_default=True), None
-            if decided.directive is Directive.ESCALATE:
+            if decided.directive is Directive.ESCALATE and cell.shard.key not in self._escalating:
+                self._escalating.add(cell.shard.key)
                 self._host.spawn(self._escalate(self._value(cell, happened, decided)))
         self._note(cell, happened, decided, told=asked)
         return decision, of_shard
 
     async def _escalate(self, failure: Failure) -> None:
         """Leave a failure to the levels above, which the registry speaks for, as long as that may be away for a moment."""
+        try:
+            for pause_s in (*ESCALATION_PAUSES_S, None) if self._escalation is not None else ():
+                if await self._escalated(failure) or pause_s is None:
+                    return
+                await asyncio.sleep(pause_s)  # noqa: TID251 - growing, bounded pause while the registry is away
+        finally:
+            self._escalating.discard(failure.shard)
+
+    async def _escalated(self, failure: Failure) -> bool:
         if self._escalation is None:
-            return
-        for pause_s in (*ESCALATION_PAUSES_S, None):
-            try:
-                await self._escalation(_encode(failure))
-            except RemoraError as error:
-                self._host.log.warning("a failure of %s could not be escalated: %s", failure.entity, error)
-                if pause_s is not None:
-                    await asyncio.sleep(pause_s)  # noqa: TID251 - growing, bounded pause while the registry is away
-            else:
-                return
+            return False
+        try:
+            await self._escalation(_encode(failure))
+        except RemoraError as error:
+            self._host.log.warning("a failure of %s could not be escalated: %s", failure.entity, error)
+            return False
+        return True
 
     def _defaults(self, cell: Cell) -> Rules:
         return self._host.app.rules[cell.spec.type][1]

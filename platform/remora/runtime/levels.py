@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from remora.errors import RemoraError
+from remora.errors import Stopped, Unavailable
 from remora.runtime.startup import stop_in_order
 from remora.supervision.climbing import DEDICATED, Histories, Verdict, climb, concerned
-from remora.supervision.failure import Failure
+from remora.supervision.failure import Failure, described
 from remora.supervision.levels import HOST_DIED
 from remora.supervision.order import SHARED
 from remora.supervision.restarts import restarts_at_once
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from remora.runtime.registry import Registry
     from remora.sharding.table import HostRow
 
+AGAIN_S = 0.5
+"""When to ask again for a dedicated entity whose host is held back, in seconds."""
 STOPPED, HALTED = "stopped", "halted"
 """Notes in the store: slots that are not filled again, each with why, and why the app was stopped."""
 _decode_failure = msgspec.json.Decoder(Failure).decode
@@ -64,18 +66,32 @@ class Levels:
         """Why the app was stopped; empty while it runs."""
         self._log = logging.getLogger("remora.registry")
 
-    async def begin(self, *, fresh: bool) -> None:
+    async def begin(self, *, anew: bool) -> None:
         """Begin to lead: know what is stopped, or forget it where somebody starts the app anew."""
         registry = self._registry
         halted = await registry.noted(HALTED, str, "")
         stopped = await registry.noted(STOPPED, dict[str, str], {})
-        if not fresh:
+        if not anew:
             self.halted, self.stopped = halted, stopped
             registry.startup.stopping = bool(halted)
             registry.refused |= stopped
         elif halted or stopped:
             await registry.note(HALTED, "")
             await registry.note(STOPPED, {})
+
+    def admit(self, key: str) -> None:
+        """Refuse to start a dedicated entity's host that the rules have stopped, or hold back.
+
+        Raises:
+            Stopped: They have stopped it, or the app.
+            Unavailable: It is being started again, after its pause.
+        """
+        slot = self._registry.hosts.dedicated_slot(key)
+        if self.halted or slot in self.stopped:
+            raise Stopped(self.halted or f"The host of {key} is gone: {self.stopped[slot]}", entity=key)
+        if slot in self.replacing:
+            msg = f"The host of {key} is started again when its supervision rules say so."
+            raise Unavailable(msg, entity=key, retry_after_s=AGAIN_S)
 
     def restarts_at_once(self, slot: str) -> int:
         """Return Ray's ``max_restarts`` for the actor of a dedicated entity; see ``supervision.restarts``."""
@@ -123,11 +139,11 @@ class Levels:
         if len(rows) > 1 or verdict.level != "host":
             names = ", ".join(one.name for one in rows)
             self._log.error("rules of the %s say %s for %s: %s", verdict.level, verdict.directive.value, names, because)
+        self.replacing |= {one.slot for one in rows}  # nobody else fills them from here on
         await self._give_up(rows, because)
         if verdict.directive is Directive.STOP:
             await self._stop(rows, because)
         else:
-            self.replacing |= {one.slot for one in rows}
             registry.spawn(self._start(rows, verdict.after_s))
 
     def _concerned(self, verdict: Verdict, failed: HostRow) -> list[HostRow]:
@@ -156,15 +172,18 @@ class Levels:
 
     async def _give_up(self, rows: Iterable[HostRow], because: str) -> None:
         current = self._registry.current.hosts
-        numbers = [row.incarnation for row in rows if row.incarnation in current]
-        if numbers:
+        standing = [row for row in rows if row.incarnation in current]
+        if standing:
+            numbers = [row.incarnation for row in standing]
             await self._registry.gone(numbers, replace=False, because=f"its supervision rules: {because}")
+        for row in standing:
+            await self._registry.hosts.end(row)
 
     async def _stop(self, rows: Sequence[HostRow], because: str) -> None:
         registry = self._registry
         for row in rows:
-            self.replacing.discard(row.slot)
             self.stopped[row.slot] = registry.refused[row.slot] = f"its supervision rules say stop, after: {because}"
+            self.replacing.discard(row.slot)
             self._log.error("host %s is not started again: %s", row.slot, self.stopped[row.slot])
         await registry.patiently(lambda: registry.note(STOPPED, self.stopped))
 
@@ -178,9 +197,9 @@ class Levels:
             failed = await asyncio.gather(*map(self._start_one, several))
             for row, error in zip(several, failed, strict=True):
                 if error is not None:
-                    await self._judge(row, kinds_of(error), error.message)
+                    await self._judge(row, kinds_of(error), described(error))
 
-    async def _start_one(self, row: HostRow) -> RemoraError | None:
+    async def _start_one(self, row: HostRow) -> Exception | None:
         """Start a host in the place of one; return why that failed, for which it stays among those that are replaced."""
         hosts = self._registry.hosts
         try:
@@ -188,12 +207,9 @@ class Levels:
                 await hosts.dedicate(row.dedicated)
             else:
                 await hosts.replace(row)
-        except RemoraError as error:
-            self._log.warning("host %s could not be replaced: %s", row.slot, error)
+        except Exception as error:  # noqa: BLE001 - whatever keeps it from starting, the rules decide what follows
+            self._log.warning("host %s could not be replaced: %r", row.slot, error)
             return error
-        except BaseException:
-            self.replacing.discard(row.slot)
-            raise
         self.replacing.discard(row.slot)
         return None
 
@@ -205,8 +221,17 @@ class Levels:
         self.halted = f"App {registry.app.name} was stopped by its supervision rules, after: {because}"
         self._log.critical("%s", self.halted)
         await registry.patiently(lambda: registry.note(HALTED, self.halted))
+        await self.end_all()
+
+    async def end_all(self) -> None:
+        """End all that stands of an app that is stopped; a former leader may not have come to the end of that."""
+        registry = self._registry
         await stop_in_order(registry)
-        await registry.gone(list(registry.current.hosts), replace=False, because=self.halted)
+        rows = list(registry.current.hosts.values())
+        await registry.gone([row.incarnation for row in rows], replace=False, because=self.halted)
+        for row in rows:
+            await registry.hosts.end(row)
+        await registry.announce()
 
 
 def group_of(row: HostRow) -> str:

@@ -211,12 +211,15 @@ class Gate:
 
     async def _before_joining(self) -> None:
         host = self._host
-        text = await host.patiently(lambda: host.store.note(OPENED))
-        opened = [] if text is None else _decode_opened(text)
         self._now = Trial(self._order.before_joining(host.row.group, self._dedicated))
         await self._now.run()
-        for name in self._types:
-            if type_part(name).key in opened:
+        while True:  # what is opened elsewhere while checks are run here, too
+            text = await host.patiently(lambda: host.store.note(OPENED))
+            opened = [] if text is None else _decode_opened(text)
+            left = [name for name in self._types if name in self.closed and type_part(name).key in opened]
+            if not left:
+                return
+            for name in left:
                 self._now = self._trials[name] = Trial(self._order.checks[type_part(name)])
                 await self._now.run()
                 self._open(name)

@@ -11,23 +11,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from remora.app import App
 from remora.clock import Clock
-from remora.errors import Fenced, RemoraError, Stopped, StoreUnavailable, UnknownEntity, UnknownNode
+from remora.errors import Fenced, HostGone, RemoraError, StoreUnavailable, UnknownEntity, UnknownNode
 from remora.journal import Store
-from remora.runtime.blackbox import LastWords
 from remora.runtime.detection import Detection
+from remora.runtime.hosts import Hosts
 from remora.runtime.leadership import Leadership
 from remora.runtime.levels import Levels
 from remora.runtime.quarantine import Inquest
 from remora.runtime.rebalance import Rebalance, check_drain
-from remora.runtime.startup import OrderedHosts, Startup
+from remora.runtime.startup import Startup
 from remora.sharding import registry as decisions
 from remora.sharding.about import note_unowned
 from remora.sharding.allocation import Move
@@ -46,58 +47,6 @@ STANDBY_READS_S = 1.0
 """Seconds between reads of the table by a registry that stands by."""
 DRAINED, DRAINING, LOCATIONS = "drained", "draining", "locations"
 """Notes in the store: nodes and single hosts that were asked to be emptied, and where shards are wanted."""
-
-
-class Hosts(OrderedHosts, Protocol):
-    """How the registry reaches and runs hosts; Ray or this process behind it."""
-
-    async def own(self, host: HostRow, shards: dict[str, int]) -> None:
-        """Tell a host which shards it owns now."""
-        ...
-
-    async def release(self, host: HostRow, targets: Mapping[str, str]) -> None:
-        """Have a host give up shards (→ name of the host that gets each); returns when the store knows."""
-        ...
-
-    async def replace(self, host: HostRow) -> None:
-        """Start a host in the place of one that is gone."""
-        ...
-
-    async def dedicate(self, key: str) -> None:
-        """Start the actor of a dedicated entity, if it does not run."""
-        ...
-
-    async def kill(self, host: HostRow) -> bool:
-        """End a host's process; return whether it is proven that it runs no more."""
-        ...
-
-    async def ended(self, host: HostRow) -> bool:
-        """Return whether it is proven that a host's process has ended, without ending it."""
-        ...
-
-    async def answers(self, host: HostRow) -> bool:
-        """Return whether a host answers this registry, within a bounded time."""
-        ...
-
-    async def retire(self, host: HostRow) -> None:
-        """End a host that has been emptied, and start one elsewhere if there are to be as many as before."""
-        ...
-
-    async def last_words(self, host: HostRow) -> LastWords | None:
-        """Return what a host's process that has ended left behind; None if nothing of it is found."""
-        ...
-
-    async def read_quarantine(self, host: HostRow) -> None:
-        """Have a host read from the store what is in quarantine."""
-        ...
-
-    async def live(self) -> dict[str, int]:
-        """Return how many entities are in memory per shard, of all hosts that answer in time; no shard of others is in it."""
-        ...
-
-    async def loads(self) -> dict[str, int]:
-        """Return commands taken so far per shard, of all hosts that answer in time."""
-        ...
 
 
 class Registry:
@@ -146,6 +95,8 @@ class Registry:
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._standing: AbstractSet[int] = frozenset()
+        """Incarnations that stood in the store when that was read last."""
         self._untold: set[int] = set()
         """Hosts that could not be told of shards they own."""
         self._drained: set[str] = set()
@@ -200,11 +151,12 @@ class Registry:
                 self._log.warning("the table cannot be read: %s", error)
             await asyncio.sleep(STANDBY_READS_S)  # noqa: TID251 - the period of reading along
 
-    async def start(self, term: int = 0) -> Table:
+    async def start(self, term: int = 0, *, anew: bool = True) -> Table:
         """Lead: begin a new term, unless one was begun, and read the table; return it.
 
         Args:
             term: The term that ``stand_by`` began.
+            anew: Whether somebody starts the app: what the rules have stopped is started again.
         """
         async with self._lock:
             self._table = await self.store.read_table()
@@ -222,7 +174,7 @@ class Registry:
             numbers = [number for number, row in self._table.hosts.items() if row.name in leaving]
             self._table = decisions.draining(self._table, numbers) if numbers else self._table
             await self.inquest.begin()
-            await self.levels.begin(fresh=not term)
+            await self.levels.begin(anew=anew)
             self.rebalance.locations = await self.noted(LOCATIONS, dict[str, str], {})
         self.spawn(self.rebalance.run())
         return self._table
@@ -285,14 +237,33 @@ class Registry:
             self.joining.discard(slot)
 
     async def joined(self, hosts: Sequence[HostRow]) -> None:
-        """Take in hosts that entered the store; those given together share evenly."""
+        """Take in hosts that entered the store; those given together share evenly.
+
+        Raises:
+            HostGone: Some are ended: they were fenced meanwhile, or the app is being stopped. The others are taken in.
+        """
+        if self.startup.stopping:
+            await self._turn_away(hosts, "the app is being stopped")
+
+        def join(table: Table) -> Plan:
+            return decisions.joined(table, [host for host in hosts if host.incarnation in self._standing], self.layout)
+
         async with self.inquest.turn:
             if self.inquest.ever_held:
                 await self.inquest.tell(hosts)
             async with self._lock:
-                await self._change(lambda table: decisions.joined(table, hosts, self.layout))
+                await self._change(join)
         for host in hosts:
-            self._log.info("host %s joined as incarnation %d", host.name, host.incarnation)
+            if host.incarnation in self._table.hosts:
+                self._log.info("host %s joined as incarnation %d", host.name, host.incarnation)
+        if ended := [host for host in hosts if host.incarnation not in self._standing]:
+            await self._turn_away(ended, "its incarnation was ended before it could join")
+
+    async def _turn_away(self, hosts: Sequence[HostRow], because: str) -> None:
+        for host in hosts:
+            await self.hosts.end(host)
+        msg = f"{', '.join(host.name for host in hosts)}: {because}."
+        raise HostGone(msg)
 
     async def gone(self, incarnations: Sequence[int], *, replace: bool = True, because: str = "") -> None:
         """Hosts are gone for certain: their shards go to survivors at once, then they are replaced."""
@@ -332,6 +303,12 @@ class Registry:
         async with self._lock:
             await self._change(lambda table: decisions.settled(table, self.layout))
 
+    async def announce(self) -> None:
+        """Have everybody hear of the table again."""
+        async with self._lock:
+            table = msgspec.structs.replace(self._table, version=self._table.version + 1)
+            await self._publish(table, replace=False, because="")
+
     async def set_draining(self, numbers: Iterable[int]) -> None:
         """Have exactly these hosts emptied."""
         wanted = frozenset(numbers)
@@ -351,6 +328,7 @@ class Registry:
 
         async def once() -> Table | None:
             stored = await self.store.read_table()
+            self._standing = stored.hosts.keys()
             before = self._table
             plan = decide(decisions.known(before, stored, self.detection.watch.held))
             after = plan.table
@@ -385,6 +363,8 @@ class Registry:
     async def _publish(self, table: Table, *, replace: bool, because: str) -> None:
         news = decisions.news(self._table, table)
         left = decisions.left(self._table, table)
+        if replace:  # before anybody can see that their slots are empty
+            self.levels.replacing |= {row.slot for row in left}
         self._table = table
         note_unowned(self.unowned, table, self.layout.names(), self.clock.monotonic_s())
         told = [self.spawn(self._tell(table.hosts[number], shards)) for number, shards in news.items()]
@@ -395,9 +375,9 @@ class Registry:
         self._changed = asyncio.Event()
         self.given_up += len(left)
         for row in left:
-            self._log.warning("host %s (incarnation %d) is gone: %s", row.name, row.incarnation, because or "fenced")
-            lost = (row.name, because or "it was fenced", self.clock.monotonic_s())
-            self.gone_lately = [*self.gone_lately[-19:], lost]
+            why = because or "it was fenced"
+            self._log.warning("host %s (incarnation %d) is gone: %s", row.name, row.incarnation, why)
+            self.gone_lately = [*self.gone_lately[-19:], (row.name, why, self.clock.monotonic_s())]
             await self.hosts.kill(row)
             if replace:
                 self.spawn(self.levels.died(row))
@@ -428,8 +408,7 @@ class Registry:
         if not self.app.spec(kind).dedicated:
             msg = f"{kind!r} is not dedicated: its entities live in shared hosts."
             raise UnknownEntity(msg)
-        if self.levels.halted:
-            raise Stopped(self.levels.halted, entity=key)
+        self.levels.admit(key)
         self.startup.admit(kind)
         async with self._lock:
             await self._change(lambda table: decisions.want_dedicated(table, key))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from remora.runtime.registry import Registry
     from remora.sharding.table import HostRow
 
+TOGETHER_S = 5.0
+"""How long hosts that are up wait for those started with them, in seconds, before they get shards without them: checks may
+hold one up for ever, and what comes later is evened out."""
 LOOK_MIN_S = 0.02
 LOOK_MAX_S = 0.5
 """Shortest and longest pause between looks at what is ready, while something is waited for, in seconds."""
@@ -127,7 +130,7 @@ class Startup:
         Raises:
             StartError: It is not, or a host could not be started; the message says what is waited for.
         """
-        if not self.order.declared:
+        if not self.order.declared or self.stopping:
             return
         within_s = self._registry.settings.ready_within_s
         try:
@@ -140,10 +143,9 @@ class Startup:
                 "Mend that, or give it longer with Settings.ready_within_s."
             )
             raise StartError(msg) from None
-        failed, self._failed = self._failed, None
-        if failed is not None:
-            self._ended.clear()  # told once: it is tried again, and may become ready
-            raise failed
+        if self._failed is not None:
+            self._ended.clear()  # it is tried again, and may become ready
+            raise self._failed
 
     # -- what is shown -------------------------------------------------------------------------------
 
@@ -307,6 +309,36 @@ class Startup:
         if group is not None and not any(row.group == group and not row.dedicated for row in hosts):
             return "a host"
         return "; ".join(f"{text} on {host}" for host, text in sorted(left.get(name, {}).items()))
+
+
+async def as_they_start(
+    starting: Iterable[asyncio.Task[HostRow]], within_s: float | None
+) -> AsyncIterator[list[HostRow]]:
+    """Yield hosts as they are up, those together that follow the first of them soon.
+
+    Args:
+        starting: Tasks that start hosts; those that still run are cancelled if nobody waits for them any more.
+        within_s: How long the others are waited for after the first; None: for all of them.
+
+    Raises:
+        Exception: What the first of those that failed raised, after all others are up.
+    """
+    left, failed = set(starting), list[BaseException]()
+    try:
+        while left:
+            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            if left:
+                more, left = await asyncio.wait(left, timeout=within_s)
+                done |= more
+            errors = [error for task in done if (error := task.exception()) is not None]
+            failed += errors
+            if rows := [task.result() for task in done if task.exception() is None]:
+                yield rows
+    finally:
+        for task in left:
+            task.cancel()
+    if failed:
+        raise failed[0]
 
 
 async def stop_in_order(registry: Registry) -> list[str]:

@@ -60,6 +60,8 @@ class SupervisorProcess:
         self.asked = 0
         """Failures that it was asked about."""
         self._name = cls.name
+        self._ask_s = app.settings.supervisor_ask_s
+        """Its hosts wait no longer for an answer."""
         self._types = [kind for kind, supervisor in app.supervisors.items() if supervisor is cls]
         self._store = store
         self._supervisor = cls()
@@ -103,15 +105,18 @@ class SupervisorProcess:
     async def answer(self, data: bytes) -> str:
         """Return the name of the directive for a ``Failure`` as JSON; empty: the declared rules decide."""
         self.asked += 1
-        directive = await self._judge(_decode(data))
+        directive = await self._judge(_decode(data), self._ask_s)
         return "" if directive is None else directive.value
 
-    async def _judge(self, failure: Failure) -> Directive | None:
+    async def _judge(self, failure: Failure, within_s: float) -> Directive | None:
         """Have the supervisor decide; what it raises is its own failure, and the declared rules decide about the entity."""
+        judging = asyncio.current_task()
         try:
-            async with asyncio.timeout(JUDGE_S):
+            async with asyncio.timeout(within_s):
                 directive = await self._supervisor.on_failure(failure)
-        except Exception:  # noqa: BLE001 - whatever it raises, the rules decide
+        except (Exception, asyncio.CancelledError):
+            if judging is not None and judging.cancelling():
+                raise
             self._log.exception("supervisor %s failed on a failure of %s", self._name, failure.entity)
             return None
         if directive is None or isinstance(directive, Directive):
@@ -124,12 +129,21 @@ class SupervisorProcess:
             try:
                 while rows := await self._store.untold_failures(self._types, TELL_ROWS):
                     for row in rows:
-                        await self._judge(_missed(row))
+                        if (failure := self._missed(row)) is not None:
+                            await self._judge(failure, JUDGE_S)
                         self.told += row.untold
                         await self._store.told([row])
             except RemoraError as error:  # the store is away: what is not told stays so, and is told when it is back
                 self._log.warning("supervisor %s is not told what it missed: %s", self._name, error)
             await asyncio.sleep(TELL_S)  # noqa: TID251 - the period of looks
+
+    def _missed(self, row: FailureRow) -> Failure | None:
+        """Return what a row tells, the last of its failures and how many are untold; None where it cannot be read."""
+        try:
+            return msgspec.structs.replace(_decode(row.latest), entity=row.entity, times=row.untold)
+        except msgspec.MsgspecError:
+            self._log.exception("what the store has of failures of %s cannot be told", row.entity)
+            return None
 
     # -- watching ------------------------------------------------------------------------------------
 
@@ -167,8 +181,3 @@ class SupervisorProcess:
             if (found := _decode_stopped(payload)) is not None:
                 return Terminated(entity_key(spec.type, entity_id), *found)
             await asyncio.sleep(WATCH_S)  # noqa: TID251 - the period of looks
-
-
-def _missed(row: FailureRow) -> Failure:
-    """Return what a row tells: the last of its failures, as many as are untold."""
-    return msgspec.structs.replace(_decode(row.latest), entity=row.entity, times=row.untold)

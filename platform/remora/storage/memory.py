@@ -14,6 +14,7 @@ from remora.errors import Fenced, StoreMismatch, StoreUnavailable
 from remora.journal import (
     FAILURES_KEPT,
     PAGE_ENTRIES,
+    UNTOLD_KEPT,
     Append,
     EntryRow,
     EventRow,
@@ -247,7 +248,10 @@ class MemoryStore:
             first_ms, last_ms = min(old.first_ms, row.first_ms), max(old.last_ms, row.last_ms)
             times, untold = old.times + row.times, old.untold + row.untold
             self._failures[key] = FailureRow(*key, first_ms, last_ms, times, latest, untold)
-        for row in self._latest_failures()[FAILURES_KEPT:]:
+        over = [row for row in self._latest_failures()[FAILURES_KEPT:] if not row.untold]
+        for row in over:
+            del self._failures[row.entity, row.command, row.kind]
+        for row in self._latest_failures()[UNTOLD_KEPT:]:
             del self._failures[row.entity, row.command, row.kind]
 
     def _latest_failures(self) -> list[FailureRow]:

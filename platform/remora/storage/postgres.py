@@ -18,6 +18,7 @@ from remora.errors import Fenced, StoreMismatch, StoreUnavailable
 from remora.journal import (
     FAILURES_KEPT,
     PAGE_ENTRIES,
+    UNTOLD_KEPT,
     Append,
     EntryRow,
     EventRow,
@@ -356,7 +357,7 @@ class PostgresStore:
 
     async def add_failures(self, rows: Sequence[FailureRow]) -> None:
         """Add failures."""
-        await self._set("SELECT add_failures($1, $2)", _encode(rows).decode(), FAILURES_KEPT)
+        await self._set("SELECT add_failures($1, $2, $3)", _encode(rows).decode(), FAILURES_KEPT, UNTOLD_KEPT)
 
     async def failures(self, limit: int, of: str = "") -> list[FailureRow]:
         """Read failures."""

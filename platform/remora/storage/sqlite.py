@@ -17,6 +17,7 @@ from remora.errors import Corrupt, StoreUnavailable
 from remora.journal import (
     FAILURES_KEPT,
     PAGE_ENTRIES,
+    UNTOLD_KEPT,
     Append,
     EntryRow,
     EventRow,
@@ -101,10 +102,11 @@ UPDATE failures SET untold = max(untold - (told.value ->> 7), 0) FROM json_each(
 WHERE entity = told.value ->> 0 AND command = told.value ->> 1 AND kind = told.value ->> 2
 """
 _TRIM_FAILURES = """
-DELETE FROM failures WHERE (last_ms, entity, command, kind) <= (
+DELETE FROM failures WHERE untold <= ? AND (last_ms, entity, command, kind) <= (
     SELECT last_ms, entity, command, kind FROM failures
     ORDER BY last_ms DESC, entity DESC, command DESC, kind DESC LIMIT 1 OFFSET ?)
 """
+_ANY = 2**62
 
 
 @cache
@@ -243,7 +245,8 @@ class SqliteStore(SqliteFile):
     def _add_failures(self, rows: str) -> None:
         with self._turn_taken(), self._transaction() as connection:
             connection.execute(_ADD_FAILURES, (rows,))
-            connection.execute(_TRIM_FAILURES, (FAILURES_KEPT,))
+            connection.execute(_TRIM_FAILURES, (0, FAILURES_KEPT))
+            connection.execute(_TRIM_FAILURES, (_ANY, UNTOLD_KEPT))
 
     async def failures(self, limit: int, of: str = "") -> list[FailureRow]:
         """Read failures."""

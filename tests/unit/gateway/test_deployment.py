@@ -54,7 +54,8 @@ async def _done(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[object]]:
     done: list[object] = []
     async with remora.local(app) as client:
 
-        async def ensure_platform(source: AppSource, store: str, hosts: int) -> None:
+        async def ensure_platform(source: AppSource, store: str, hosts: int, *, anew: bool) -> None:
+            assert not anew, "what the rules have stopped is not for a replica to start"
             done.append((source, store, hosts))
 
         async def open_client(of: App) -> Client:
@@ -90,7 +91,8 @@ async def test_28_a_replica_is_connected_before_serve_calls_it_healthy(done: lis
 async def test_a_replica_that_cannot_bring_the_platform_up_fails_with_the_reason(
     done: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def ensure_platform(*_: object) -> None:
+    async def ensure_platform(*_: object, anew: bool) -> None:
+        assert not anew
         msg = "The store belongs to another app."
         raise StoreMismatch(msg)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+import pytest
 
 from remora import journal
 from remora.journal import FailureRow, Store
@@ -58,6 +59,23 @@ class FailureContract(OnAStore):
         assert [row.entity for row in found[:3]] == ["b/1", "a/0", f"a/{kept - 1}"]
         assert [row.entity for row in found[-2:]] == ["a/3", "a/2"]
         assert len(found) == kept
+
+    async def test_what_is_untold_is_kept_longer_and_goes_too_in_the_end(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in ("memory", "postgres", "sqlite"):
+            monkeypatch.setattr(f"remora.storage.{module}.FAILURES_KEPT", 3)
+            monkeypatch.setattr(f"remora.storage.{module}.UNTOLD_KEPT", 6)
+        for n in range(5):
+            await store.add_failures([untold(f"a/{n}", n, 1)])
+        for n in range(5, 8):
+            await store.add_failures([failed(f"b/{n}", n)])
+        assert [row.entity for row in await store.failures(10)] == ["b/7", "b/6", "b/5", "a/4", "a/3", "a/2"]
+
+        await store.told([untold("a/3", 3, 1)])
+        await store.add_failures([failed("b/8", 8)])
+
+        assert [row.entity for row in await store.failures(10)] == ["b/8", "b/7", "b/6", "a/4", "a/2"]
 
     async def test_nothing_is_lost_when_several_add_the_same_at_once(self, store: Store) -> None:
         rows = [failed(f"a/{n}", 7) for n in range(20)]

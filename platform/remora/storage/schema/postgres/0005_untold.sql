@@ -4,7 +4,9 @@ ALTER TABLE failures ADD COLUMN untold bigint NOT NULL DEFAULT 0;
 
 CREATE INDEX failures_untold ON failures (last_ms, entity, command, kind) WHERE untold > 0;
 
-CREATE OR REPLACE FUNCTION add_failures(_rows jsonb, _kept bigint) RETURNS void LANGUAGE sql AS $$
+DROP FUNCTION add_failures(jsonb, bigint);
+
+CREATE FUNCTION add_failures(_rows jsonb, _kept bigint, _untold_kept bigint) RETURNS void LANGUAGE sql AS $$
     -- In one order, so that two hosts that add the same rows do not wait for each other in a circle.
     INSERT INTO failures
     SELECT r ->> 0, r ->> 1, r ->> 2, (r ->> 3)::bigint, (r ->> 4)::bigint, (r ->> 5)::bigint, r ->> 6,
@@ -17,9 +19,13 @@ CREATE OR REPLACE FUNCTION add_failures(_rows jsonb, _kept bigint) RETURNS void 
         untold = failures.untold + excluded.untold,
         latest = CASE WHEN excluded.last_ms >= failures.last_ms THEN excluded.latest ELSE failures.latest END;
 
-    DELETE FROM failures WHERE (last_ms, entity, command, kind) <= (
+    DELETE FROM failures WHERE untold = 0 AND (last_ms, entity, command, kind) <= (
         SELECT last_ms, entity, command, kind FROM failures
         ORDER BY last_ms DESC, entity DESC, command DESC, kind DESC OFFSET _kept LIMIT 1);
+
+    DELETE FROM failures WHERE (last_ms, entity, command, kind) <= (
+        SELECT last_ms, entity, command, kind FROM failures
+        ORDER BY last_ms DESC, entity DESC, command DESC, kind DESC OFFSET _untold_kept LIMIT 1);
 $$;
 
 CREATE FUNCTION told(_rows jsonb) RETURNS void LANGUAGE sql AS $$
