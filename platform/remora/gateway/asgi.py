@@ -39,6 +39,7 @@ from remora.gateway.request import (
     command_id,
     deadline_s,
     decode_segment,
+    drain,
     entity_id,
     read_body,
     route_path,
@@ -137,6 +138,10 @@ class Gateway:
             body = problems.encode(problems.unexpected())
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
+        if status == 413:  # noqa: PLR2004 - as above
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await drain(receive)
+            body = b""
         await send({"type": "http.response.body", "body": body})
 
     # -- life --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -22,6 +23,11 @@ DEADLINE_S_MAX = 86_400.0
 SERVE_RESERVE_S = 0.1
 """Seconds by which our answer comes before the end of Serve's own request timeout. Serve answers
 without a command id, and asking again with that is what makes a lost reply safe."""
+
+DRAIN_BYTES_MAX = 8 * 2**20
+"""Bytes of a refused body that are still read: eight times what is allowed where nothing is set."""
+DRAIN_S = 2.0
+"""Longest time for that, in seconds: 32 Mbit/s."""
 
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
@@ -163,6 +169,22 @@ async def read_body(receive: Receive, headers: RequestHeaders, bytes_max: int) -
     if size > bytes_max:
         raise too_large(size, bytes_max)
     return b"".join(parts)
+
+
+async def drain(receive: Receive) -> None:
+    """Read what still comes of a body that was refused, and forget it, in bounded time and number.
+
+    Who closes a connection on a client that sends takes the answer with it, which the client has not read yet.
+    """
+    drained, more = 0, True
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            while more and drained < DRAIN_BYTES_MAX:
+                message = await receive()
+                drained += len(message.get("body", b""))
+                more = message.get("more_body", False)  # a client that went away sends no more
+    except TimeoutError:
+        pass  # it was answered, and is not waited for any longer
 
 
 def too_large(size: int, bytes_max: int) -> PayloadTooLarge:

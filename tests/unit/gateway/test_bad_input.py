@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from remora import Client
+from remora.gateway import request
 from remora.gateway.asgi import Gateway
 from remora.gateway.request import Message, Receive
 from tests.unit.gateway.asking import Answer, ask
@@ -177,13 +178,20 @@ async def test_a_rejection_carries_the_entitys_own_words(gateway: Gateway) -> No
     assert "retry" not in answer.json
 
 
-async def test_a_body_over_the_bound_is_refused_before_it_is_read(gateway: Gateway) -> None:
+async def test_a_body_over_the_bound_is_refused_before_it_is_read(
+    gateway: Gateway,
+) -> None:
     answer = Answer()
+
+    async def receive() -> Message:
+        assert answer.json["code"] == "payload_too_large", "it has its answer first"
+        return {"type": "http.disconnect"}
+
     scope = {
         "type": "http", "method": "POST", "path": DEPOSIT, "raw_path": DEPOSIT.encode(), "query_string": b"",
         "headers": [(b"content-length", b"%d" % (PAYLOAD_BYTES_MAX + 1))],
     }  # fmt: skip
-    await gateway(scope, _never, answer.take)
+    await gateway(scope, receive, answer.take)
 
     assert (answer.status, answer.json["code"]) == (413, "payload_too_large")
     assert answer.headers["connection"] == "close"
@@ -192,8 +200,9 @@ async def test_a_body_over_the_bound_is_refused_before_it_is_read(gateway: Gatew
 
 @pytest.mark.parametrize("parts", [1, 2, 100])
 async def test_a_body_over_the_bound_of_unknown_length_is_read_no_further_than_that(
-    gateway: Gateway, parts: int
+    gateway: Gateway, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(request, "DRAIN_BYTES_MAX", 0)
     size = PAYLOAD_BYTES_MAX // parts + 1
     read = 0
 
@@ -208,6 +217,29 @@ async def test_a_body_over_the_bound_of_unknown_length_is_read_no_further_than_t
 
     assert (answer.status, answer.json["code"]) == (413, "payload_too_large")
     assert read <= PAYLOAD_BYTES_MAX + 2 * size
+
+
+@pytest.mark.parametrize(("parts", "expected"), [(3, 3), (100, 5)])
+async def test_who_still_sends_a_refused_body_has_the_answer_before_and_is_read_to_the_end_within_a_bound(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, parts: int, expected: int
+) -> None:
+    monkeypatch.setattr(request, "DRAIN_BYTES_MAX", 3 * PAYLOAD_BYTES_MAX)
+    answer, read, read_at_answer = Answer(), 0, list[int]()
+
+    async def receive() -> Message:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b"x" * PAYLOAD_BYTES_MAX, "more_body": read < parts}
+
+    async def take(message: Message) -> None:
+        read_at_answer.append(read)
+        await answer.take(message)
+
+    scope = {"type": "http", "method": "POST", "path": DEPOSIT, "query_string": b"", "headers": []}
+    await gateway(scope, receive, take)
+
+    assert (answer.status, answer.json["code"]) == (413, "payload_too_large")
+    assert read_at_answer == [2, 2, expected], "the head and the body at once, the end of it once that was read"
 
 
 async def test_arguments_of_exactly_the_bound_are_taken(gateway: Gateway) -> None:
