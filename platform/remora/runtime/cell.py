@@ -141,7 +141,8 @@ class Cell:
         if self.lanes is not None and ask.seq > taken >= 0:
             self.lanes[ask.lane] = ask.seq
         self.mailbox.append(item := (ask, sink, deadline_s))
-        self._held_back(item)
+        if self.phase is Phase.BACKOFF:
+            backoff.bound(self, item)
         if not self.pumping:
             self.pump()
 
