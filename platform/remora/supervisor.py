@@ -95,7 +95,7 @@ class Supervisor:
 
         Args:
             failure: What failed. Its ``directive`` is empty where this decides: a command, query, reminder or durable
-                send whose entity waits, for ``Settings.supervisor_ask_s`` at most. Else it says what was decided without
+                send whose entity waits, for ``Settings.supervisor_ask_s`` at most: then this is cancelled, and told later. Else it says what was decided without
                 this supervisor, which was away, slow or is not asked (``recovery``, ``snapshot``, crashes); ``times`` of
                 them are told as one, maybe again after this process ended.
 

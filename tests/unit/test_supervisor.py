@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 from pydantic import BaseModel, SecretStr
 
@@ -21,18 +22,17 @@ from remora import (
     HandlerFailed,
     InvalidId,
     Overloaded,
-    Quarantined,
     Settings,
     StartError,
     Stopped,
     Supervisor,
     Terminated,
+    Unavailable,
     command,
     on,
     query,
 )
 from remora.journal import Store
-from remora.lifecycle import Phase
 from remora.local import LocalPlatform
 from remora.runtime import advice
 from remora.runtime import supervisor as runs
@@ -304,6 +304,17 @@ async def test_a_supervisor_that_is_slow_is_waited_for_in_bounded_time_and_told_
         assert await client.ref(Job, "a").add() == 2, "what it says of what was decided has no effect"
 
 
+async def test_a_supervisor_that_is_cut_short_says_so_and_is_not_taken_for_told() -> None:
+    Foreman.gate = asyncio.Event()
+    async with working(ask_s=0.05) as (platform, client):
+        await fail(client)
+        await until(lambda: Foreman.seen)
+        with pytest.raises(Unavailable, match=r"foreman did not answer within 0\.05 s"):
+            await platform.supervisors["foreman"].answer(msgspec.json.encode(Foreman.seen[0]))
+        Foreman.gate.set()
+        await until(lambda: any(failure.directive for failure in Foreman.seen))
+
+
 async def test_a_supervisor_that_is_away_is_told_of_every_failure_when_it_is_back() -> None:
     async with working() as (platform, client):
         process = platform.supervisors.pop("foreman")
@@ -548,8 +559,3 @@ def test_supervisors_that_do_not_fit_are_refused_when_the_app_is_defined(
 ) -> None:
     with pytest.raises(ContractError, match=said):
         App("works", entities=[Job, Other], supervisors=supervisors)
-
-
-def test_quarantined_and_stopped_are_what_terminated_means() -> None:
-    assert issubclass(Quarantined, Stopped)
-    assert Phase.STOPPED.value == "stopped"

@@ -39,10 +39,14 @@ class SupervisorActor:
         Raises:
             StartError: The app has no such supervisor, or it raised as it started.
         """
+        await self._running()
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    async def _running(self) -> SupervisorProcess:
         async with self._starting:
             if self._process is None:
                 self._process = await self._start()
-        return ray.get_runtime_context().get_node_id(), os.getpid()
+            return self._process
 
     async def _start(self) -> SupervisorProcess:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
@@ -68,11 +72,8 @@ class SupervisorActor:
 
     async def answer(self, failure: bytes) -> str:
         """Return the name of the directive for a ``Failure`` as JSON; empty: the declared rules decide."""
-        if self._process is None:
-            await self.start()  # Ray has restarted this process, and whoever looks after it has not seen that yet
-        if self._process is None:
-            return ""
-        return await self._process.answer(failure)
+        # Ray may have restarted this process, and whoever looks after it not have seen that yet.
+        return await (await self._running()).answer(failure)
 
     async def watch(self) -> None:
         """Never return: the call fails when this process ends, which is how its death is noticed."""

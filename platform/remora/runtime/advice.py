@@ -44,20 +44,21 @@ class Advice:
         """Return whether entities of a type have a supervisor, which is to hear of each of their failures."""
         return kind in self._host.app.supervisors
 
-    def available(self, kind: str) -> bool:
-        """Return whether to ask a type's supervisor now."""
+    def way(self, kind: str) -> Ask | None:
+        """Return the way to a type's supervisor; None if it is not to be asked now."""
         supervisor = self._host.app.supervisors.get(kind)
-        if supervisor is None or self._ask is None or len(self._asking) >= ASKS_MAX:
-            return False
-        return self._away_until_s.get(supervisor.name, 0.0) <= self._host.clock.monotonic_s()
+        if supervisor is None or len(self._asking) >= ASKS_MAX:
+            return None
+        away = self._away_until_s.get(supervisor.name, 0.0) > self._host.clock.monotonic_s()
+        return None if away else self._ask
 
     def begin(self, asking: asyncio.Task[None]) -> None:
         """Count one that asks."""
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
 
-    async def ask(self, kind: str, failure: Failure) -> Directive | None:
-        """Ask a type's supervisor about a failure; see ``available``.
+    async def ask(self, way: Ask, kind: str, failure: Failure) -> Directive | None:
+        """Ask a type's supervisor about a failure, by what ``way`` returned.
 
         Raises:
             Unavailable: It did not answer, or not within ``Settings.supervisor_ask_s``.
@@ -65,7 +66,7 @@ class Advice:
         name = self._host.app.supervisors[kind].name
         try:
             async with asyncio.timeout(self._host.settings.supervisor_ask_s):
-                answer = await self._way()(name, _encode(failure))
+                answer = await way(name, _encode(failure))
         except (RemoraError, TimeoutError) as error:
             self.unanswered += 1
             self._away_until_s[name] = self._host.clock.monotonic_s() + AWAY_S
@@ -73,9 +74,3 @@ class Advice:
             msg = f"Supervisor {name} did not answer."
             raise Unavailable(msg, entity=failure.entity) from error
         return Directive(answer) if answer else None
-
-    def _way(self) -> Ask:
-        if self._ask is None:
-            msg = "There is no way to supervisors."
-            raise Unavailable(msg)
-        return self._ask

@@ -121,20 +121,20 @@ class Failures:
             ask.method if handler is None else handler.name, failure, kinds_of(failure),
             "" if handler is None else shown(handler.masked(ask.args)), ask.command_id,
         )  # fmt: skip
-        if self.advice.available(cell.spec.type):
-            asking = self._host.spawn(self._consult(cell, happened, kept=kept))
+        if (way := self.advice.way(cell.spec.type)) is not None:
+            asking = self._host.spawn(self._consult(way, cell, happened, kept=kept))
             self.advice.begin(asking)
             cell.begin_waiting(asking)
             return True
         return self._settle(cell, happened)
 
-    async def _consult(self, cell: Cell, happened: Happened, *, kept: bool) -> None:
+    async def _consult(self, way: AskSupervisor, cell: Cell, happened: Happened, *, kept: bool) -> None:
         """Ask the supervisor, then carry out what it says, or the rules; the entity does nothing meanwhile."""
         task, asked = asyncio.current_task(), False
         directive: Directive | None = None
         self.judging[cell.key] = happened
         try:
-            directive = await self.advice.ask(cell.spec.type, self._value(cell, happened))
+            directive = await self.advice.ask(way, cell.spec.type, self._value(cell, happened))
             asked = True
         except Unavailable:
             pass  # logged there; the rules decide, and it is told later
@@ -207,31 +207,26 @@ class Failures:
             of_shard = decided = self._shard(cell, kinds)
             if of_shard.directive in {Directive.RESUME, Directive.ESCALATE}:
                 decision, of_shard = self._entity(cell, kinds, defaults, by_default=True), None
-            if decided.directive is Directive.ESCALATE and cell.shard.key not in self._escalating:
-                self._escalating.add(cell.shard.key)
-                self._host.spawn(self._escalate(self._value(cell, happened, decided)))
+            levels, shard = self._escalation, cell.shard.key
+            if decided.directive is Directive.ESCALATE and levels is not None and shard not in self._escalating:
+                self._escalating.add(shard)
+                self._host.spawn(self._escalate(levels, self._value(cell, happened, decided)))
         self._note(cell, happened, decided, told=asked)
         return decision, of_shard
 
-    async def _escalate(self, failure: Failure) -> None:
+    async def _escalate(self, levels: Escalation, failure: Failure) -> None:
         """Leave a failure to the levels above, which the registry speaks for, as long as that may be away for a moment."""
         try:
-            for pause_s in (*ESCALATION_PAUSES_S, None) if self._escalation is not None else ():
-                if await self._escalated(failure) or pause_s is None:
+            for pause_s in (*ESCALATION_PAUSES_S, 0.0):
+                try:
+                    await levels(_encode(failure))
+                except RemoraError as error:
+                    self._host.log.warning("a failure of %s could not be escalated: %s", failure.entity, error)
+                else:
                     return
                 await asyncio.sleep(pause_s)  # noqa: TID251 - growing, bounded pause while the registry is away
         finally:
             self._escalating.discard(failure.shard)
-
-    async def _escalated(self, failure: Failure) -> bool:
-        if self._escalation is None:
-            return False
-        try:
-            await self._escalation(_encode(failure))
-        except RemoraError as error:
-            self._host.log.warning("a failure of %s could not be escalated: %s", failure.entity, error)
-            return False
-        return True
 
     def _defaults(self, cell: Cell) -> Rules:
         return self._host.app.rules[cell.spec.type][1]

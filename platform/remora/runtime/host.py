@@ -36,6 +36,7 @@ from remora.lifecycle import Phase
 from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
 from remora.runtime import inspection
 from remora.runtime.advice import Ask as AskSupervisor
+from remora.runtime.background import Background
 from remora.runtime.backpressure import Backpressure
 from remora.runtime.blackbox import BlackBox
 from remora.runtime.calls import TurnCalls, cycle_message
@@ -119,7 +120,7 @@ class Host:
         self.latencies_s: deque[float] = deque(maxlen=SAMPLES_MAX)
         """Samples of how long answers took, until somebody takes them."""
         self._sessions: dict[str, Session] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._background = Background(self.log, row.name)
         self._closed = False
         self.outage = b""
         """While the store takes nothing, the error that new commands get; empty otherwise."""
@@ -176,9 +177,7 @@ class Host:
         await self.failures.close()
         self.ownership.leave(list(self.cells.values()), f"{self.name} stops.")
         await self.recovery.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
 
     def abandon(self) -> None:
         """Stop at once and flush nothing, as a killed process would."""
@@ -188,8 +187,7 @@ class Host:
         self.committer.abandon()
         for cell in self.cells.values():
             cell.vanish()
-        for task in self._tasks:
-            task.cancel()
+        self._background.cancel()
         self.cells.clear()
         self.shards.clear()
         for session in self._sessions.values():
@@ -208,15 +206,7 @@ class Host:
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:  # noqa: ANN401 - any coroutine
         """Run something in the background of this host; what it raises is logged."""
-        task = self.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self.log.error("background work of %s failed", self.name, exc_info=task.exception())
+        return self._background.spawn(work)
 
     async def patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do something with the store, again and again until it answers or this host is closed."""

@@ -111,7 +111,10 @@ class Levels:
 
         Nothing happens if its host has gone meanwhile: it has had a new beginning.
         """
-        value = _decode_failure(failure)
+        # Not by whoever tells of it: that is the host which is to end by what is decided, and its call may end with it.
+        await asyncio.shield(self._registry.spawn(self._judge_escalated(_decode_failure(failure))))
+
+    async def _judge_escalated(self, value: Failure) -> None:
         async with self._turn:
             row = self._registry.current.hosts.get(value.incarnation)
             if row is not None and not self.halted:
@@ -176,8 +179,7 @@ class Levels:
         if standing:
             numbers = [row.incarnation for row in standing]
             await self._registry.gone(numbers, replace=False, because=f"its supervision rules: {because}")
-        for row in standing:
-            await self._registry.hosts.end(row)
+            await self._end_dedicated(standing)
 
     async def _stop(self, rows: Sequence[HostRow], because: str) -> None:
         registry = self._registry
@@ -229,9 +231,12 @@ class Levels:
         await stop_in_order(registry)
         rows = list(registry.current.hosts.values())
         await registry.gone([row.incarnation for row in rows], replace=False, because=self.halted)
-        for row in rows:
-            await registry.hosts.end(row)
+        await self._end_dedicated(rows)
         await registry.announce()
+
+    async def _end_dedicated(self, rows: Iterable[HostRow]) -> None:
+        """End the processes of dedicated entities, which outlive that they were given up: Ray restarts them."""
+        await asyncio.gather(*(self._registry.hosts.end(row) for row in rows if row.dedicated))
 
 
 def group_of(row: HostRow) -> str:

@@ -22,6 +22,7 @@ from remora.app import App
 from remora.clock import Clock
 from remora.errors import Fenced, HostGone, RemoraError, StoreUnavailable, UnknownEntity, UnknownNode
 from remora.journal import Store
+from remora.runtime.background import Background
 from remora.runtime.detection import Detection
 from remora.runtime.hosts import Hosts
 from remora.runtime.leadership import Leadership
@@ -94,7 +95,6 @@ class Registry:
         self._layout = app.layout
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._standing: AbstractSet[int] = frozenset()
         """Incarnations that stood in the store when that was read last."""
         self._untold: set[int] = set()
@@ -102,6 +102,7 @@ class Registry:
         self._drained: set[str] = set()
         """Nodes that were asked to be emptied, and get no hosts until that is taken back."""
         self._log = logging.getLogger("remora.registry")
+        self._background = Background(self._log, name)
 
     @property
     def term(self) -> int:
@@ -204,21 +205,11 @@ class Registry:
     async def close(self) -> None:
         """Stop."""
         self.detection.acting = False
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:  # noqa: ANN401 - any coroutine
         """Run something in the background of this registry; what it raises is logged."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._log.error("work of the registry failed", exc_info=task.exception())
+        return self._background.spawn(work)
 
     # -- what happens to hosts ---------------------------------------------------------------------
 

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 import msgspec
 
 from remora.app import App
 from remora.client import Client
 from remora.contract import EntitySpec
-from remora.errors import Overloaded, RemoraError, StartError, Verdict
+from remora.errors import Overloaded, RemoraError, StartError, Unavailable, Verdict
 from remora.ids import check_entity_id
 from remora.journal import FailureRow, Store
+from remora.runtime.background import Background
 from remora.sharding.hashing import entity_key
 from remora.supervision.failure import Failure, described
 from remora.supervision.rules import Directive
@@ -33,8 +33,7 @@ TELL_S = 1.0
 TELL_ROWS = 100
 """Rows read at a time."""
 JUDGE_S = 30.0
-"""Longest that a supervisor may be at one failure, in seconds: hosts have long given up on its answer, and what it has still
-to be told of waits."""
+"""Longest that a supervisor may be at one failure that it is told of, in seconds: all others wait for that."""
 WATCH_S = 1.0
 """Seconds between looks at an entity that is watched."""
 WATCHES_MAX = 1_000
@@ -67,8 +66,8 @@ class SupervisorProcess:
         self._supervisor = cls()
         self._supervisor._process = self  # noqa: SLF001 - the runtime's half of Supervisor
         self._watches: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._log = logging.getLogger("remora.supervisor")
+        self._background = Background(self._log, f"supervisor {cls.name}")
 
     async def start(self) -> None:
         """Let the supervisor do what it does first, then tell it what it missed, again and again.
@@ -81,42 +80,38 @@ class SupervisorProcess:
         except Exception as error:
             msg = f"Supervisor {self._name} did not start: {described(error)}"
             raise StartError(msg) from error
-        self._spawn(self._tell())
+        self._background.spawn(self._tell())
 
     async def close(self) -> None:
         """Stop."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:  # noqa: ANN401 - any coroutine
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._log.error("work of supervisor %s failed", self._name, exc_info=task.exception())
+        await self._background.close()
 
     # -- failures ------------------------------------------------------------------------------------
 
     async def answer(self, data: bytes) -> str:
-        """Return the name of the directive for a ``Failure`` as JSON; empty: the declared rules decide."""
+        """Return the name of the directive for a ``Failure`` as JSON; empty: the declared rules decide.
+
+        Raises:
+            Unavailable: The supervisor took longer than its host waits; it is told later, and has more time then.
+        """
         self.asked += 1
-        directive = await self._judge(_decode(data), self._ask_s)
+        failure = _decode(data)
+        try:
+            async with asyncio.timeout(self._ask_s):
+                directive = await self._judge(failure)
+        except TimeoutError:
+            msg = f"Supervisor {self._name} did not answer within {self._ask_s:g} s."
+            raise Unavailable(msg, entity=failure.entity) from None
         return "" if directive is None else directive.value
 
-    async def _judge(self, failure: Failure, within_s: float) -> Directive | None:
+    async def _judge(self, failure: Failure) -> Directive | None:
         """Have the supervisor decide; what it raises is its own failure, and the declared rules decide about the entity."""
         judging = asyncio.current_task()
         try:
-            async with asyncio.timeout(within_s):
-                directive = await self._supervisor.on_failure(failure)
+            directive = await self._supervisor.on_failure(failure)
         except (Exception, asyncio.CancelledError):
             if judging is not None and judging.cancelling():
-                raise
+                raise  # it was not the supervisor's doing: its time is over, or this process ends
             self._log.exception("supervisor %s failed on a failure of %s", self._name, failure.entity)
             return None
         if directive is None or isinstance(directive, Directive):
@@ -129,13 +124,22 @@ class SupervisorProcess:
             try:
                 while rows := await self._store.untold_failures(self._types, TELL_ROWS):
                     for row in rows:
-                        if (failure := self._missed(row)) is not None:
-                            await self._judge(failure, JUDGE_S)
+                        await self._tell_of(row)
                         self.told += row.untold
                         await self._store.told([row])
             except RemoraError as error:  # the store is away: what is not told stays so, and is told when it is back
                 self._log.warning("supervisor %s is not told what it missed: %s", self._name, error)
             await asyncio.sleep(TELL_S)  # noqa: TID251 - the period of looks
+
+    async def _tell_of(self, row: FailureRow) -> None:
+        failure = self._missed(row)
+        if failure is None:
+            return
+        try:
+            async with asyncio.timeout(JUDGE_S):
+                await self._judge(failure)
+        except TimeoutError:
+            self._log.error("supervisor %s was at a failure of %s for %g s", self._name, row.entity, JUDGE_S)
 
     def _missed(self, row: FailureRow) -> Failure | None:
         """Return what a row tells, the last of its failures and how many are untold; None where it cannot be read."""
@@ -156,7 +160,7 @@ class SupervisorProcess:
         if len(self._watches) >= WATCHES_MAX:
             msg = f"Supervisor {self._name} watches {WATCHES_MAX} entities, its bound: unwatch some."
             raise Overloaded(msg)
-        task = self._watches[key] = self._spawn(self._watch(spec, entity_id))
+        task = self._watches[key] = self._background.spawn(self._watch(spec, entity_id))
         task.add_done_callback(lambda _: self._watches.pop(key, None) if self._watches.get(key) is task else None)
 
     def unwatch(self, spec: EntitySpec, entity_id: str) -> None:
