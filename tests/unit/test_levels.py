@@ -359,6 +359,9 @@ async def test_clients_learn_that_the_app_has_stopped_also_where_no_host_was_lef
         await platform.crash("host-1")
         with pytest.raises(Stopped, match=r"stopped by its supervision rules, after: remora\.HostDied"):
             await client.ref(Part, "1").add()
+        assert (await platform.store.read_table()).version == client.table.version, (
+            "who leads next counts on from there"
+        )
 
 
 async def test_of_one_shard_one_failure_at_a_time_is_on_its_way_to_the_levels_above() -> None:

@@ -298,6 +298,8 @@ class Registry:
         """Have everybody hear of the table again."""
         async with self._lock:
             table = msgspec.structs.replace(self._table, version=self._table.version + 1)
+            # In the store too: who leads next counts from there, and nobody takes a table that is no newer.
+            await self.patiently(lambda: self.store.write_table(self._term, table.version, (), {}))
             await self._publish(table, replace=False, because="")
 
     async def set_draining(self, numbers: Iterable[int]) -> None:
