@@ -271,6 +271,16 @@ async def test_hosts_joining_up_draining_suspect_and_gone_are_shown_and_why_the_
         assert [one["name"] for one in told["gone"]] == ["host-3"]
 
 
+async def test_hosts_are_shown_in_the_order_of_their_slots_whichever_joined_first_and_with_the_same_columns() -> None:
+    async with platforms.running(quick, hosts=3) as (platform, _):
+        registry = platform.registry
+        registry.joining |= {"host-10", "host-9", "host-0"}
+
+        shown = (await registry_status.status(registry))["hosts"]
+        assert [row["name"] for row in shown] == [f"host-{n}" for n in (0, 1, 2, 3, 9, 10)]
+        assert len({frozenset(row) for row in shown}) == 1
+
+
 async def test_14_a_host_that_cannot_be_started_is_refused_with_the_reason_and_tried_again_later() -> None:
     async with platforms.running(quick, hosts=2) as (platform, client):
         real, why = platform._new_host, "the store was created with 16 shards"  # noqa: SLF001 - a host of another release

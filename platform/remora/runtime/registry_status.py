@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,20 +28,7 @@ async def status(registry: Registry) -> dict[str, Any]:
         "term": registry.term,
         "version": table.version,
         "shards": registry.app.settings.shards,
-        "hosts": [
-            {
-                "name": row.name,
-                "state": registry.detection.state(row.incarnation).value,
-                "incarnation": row.incarnation,
-                "node": row.node,
-                "pid": row.pid,
-                "group": row.group,
-                "dedicated": row.dedicated,
-                "shards": len(table.owned_by(row.incarnation)),
-            }
-            for row in table.hosts.values()
-        ]
-        + [{"name": slot, "state": "joining", "shards": 0} for slot in sorted(registry.joining)],
+        "hosts": _hosts(registry),
         "gone": [
             {"name": name, "because": because, "for_s": round(now_s - at_s, 1)}
             for name, because, at_s in registry.gone_lately
@@ -132,6 +120,28 @@ def about(registry: Registry, shard: str) -> dict[str, Any]:
     elif not said.owner:
         said.waits_for = registry.startup.shard_waits_for(shard)
     return msgspec.structs.asdict(said)
+
+
+def _hosts(registry: Registry) -> list[dict[str, Any]]:
+    """Return a row per host, in the order of their slots: one that joins has the same columns, those not known yet empty."""
+    table = registry.current
+    rows = [
+        {
+            "name": row.name,
+            "state": registry.detection.state(row.incarnation).value,
+            "incarnation": row.incarnation,
+            "node": row.node,
+            "pid": row.pid,
+            "group": row.group,
+            "dedicated": row.dedicated,
+            "shards": len(table.owned_by(row.incarnation)),
+        }
+        for row in table.hosts.values()
+    ]
+    unknown: dict[str, Any] = {"incarnation": None, "node": "", "pid": None, "group": "", "dedicated": ""}
+    rows += [{"name": slot, "state": "joining", **unknown, "shards": 0} for slot in registry.joining]
+    # Numbers within a name sort as numbers, so that host 10 follows host 9.
+    return sorted(rows, key=lambda row: [part.zfill(20) for part in re.split(r"(\d+)", str(row["name"]))])
 
 
 def _state(registry: Registry, name: str, owned: bool) -> str:  # noqa: FBT001 - two of the three states need nothing else
