@@ -586,6 +586,11 @@ class Client:
         if pending.waiting and refusal is not None and refusal.verdict is Verdict.RETRY:
             refusal.command_id = pending.ask.command_id
             return refusal
+        if pending.epoch < 0 and refusal is not None:  # its shard has had no owner all the while: nobody was asked
+            msg = f"{pending.entity}.{pending.ask.method} was not begun before its deadline: {refusal.message}"
+            return Unavailable(
+                msg, entity=pending.entity, command_id=pending.ask.command_id, retry_after_s=RESEND_MAX_S
+            )
         because = f" (last seen: {refusal.message})" if refusal is not None else ""
         msg = f"No answer from {pending.entity}.{pending.ask.method} within its deadline{because}: asking again with the same command id is safe."
         return DeadlineExceeded(msg, entity=pending.entity, command_id=pending.ask.command_id)

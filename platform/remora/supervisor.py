@@ -94,10 +94,11 @@ class Supervisor:
         """Decide what becomes of an entity, or take note of what was decided.
 
         Args:
-            failure: What failed. Its ``directive`` is empty where this decides: a command, query, reminder or durable
-                send whose entity waits, for ``Settings.supervisor_ask_s`` at most: then this is cancelled, and told later. Else it says what was decided without
-                this supervisor, which was away, slow or is not asked (``recovery``, ``snapshot``, crashes); ``times`` of
-                them are told as one, maybe again after this process ended.
+            failure: What failed; its ``command`` is ``recovery`` or ``snapshot`` where that is no handler. Its
+                ``directive`` is empty where this decides: the entity waits, for ``Settings.supervisor_ask_s`` at most,
+                after which this is cancelled, and told later. Else it says what was decided without this supervisor,
+                which was away or slow, or is not asked since a process has ended (``remora.Crashed``); ``times`` of them
+                are told as one, maybe again after this process ended.
 
         Returns:
             The directive, or None: the declared rules decide. A restart's pause is always that of the rules. What is

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel, field_serializer, field_validator
@@ -19,12 +19,14 @@ from remora import (
     EntityOptions,
     Event,
     EventSourced,
+    Failure,
     HandlerFailed,
     RemoraError,
     Rule,
     Settings,
     Stopped,
     Supervision,
+    Supervisor,
     Transient,
     command,
     on,
@@ -177,13 +179,33 @@ RULES: dict[Directive, Rule] = {
 }
 
 
+class Judge(Supervisor):
+    """Says what the test says."""
+
+    says: ClassVar[Directive]
+
+    async def on_failure(self, failure: Failure) -> Directive | None:
+        assert failure.directive == "", "it is asked, not told"
+        return type(self).says
+
+
 @asynccontextmanager
 async def running(
-    directive: Directive, store: FaultyStore | None = None
+    directive: Directive, store: FaultyStore | None = None, *, by: str = "rule"
 ) -> AsyncIterator[tuple[LocalPlatform, Client]]:
-    rules: dict[str, tuple[Rule, ...]] = dict.fromkeys(KINDS, (RULES[directive],))
+    Judge.says = directive
+    declared = {Directive.RESUME: Directive.STOP}.get(directive, Directive.RESUME) if by == "supervisor" else directive
+    rules: dict[str, tuple[Rule, ...]] = dict.fromkeys(KINDS, (RULES[declared],))
     supervision = Supervision(entities=rules, shard=(on(*WHAT).stop(),))
-    app = App("places", entities=[*KINDS.values(), Sender], settings=Settings(shards=1), supervision=supervision)
+    settings = Settings(shards=1, supervisor_ask_s=30.0)
+    supervisors = [Judge] if by == "supervisor" else []
+    app = App(
+        "places",
+        entities=[*KINDS.values(), Sender],
+        settings=settings,
+        supervision=supervision,
+        supervisors=supervisors,
+    )
     async with platforms.running(app, store) as started:
         yield started
 
@@ -221,12 +243,13 @@ async def fail(platform: LocalPlatform, client: Client, kind: str, place: str) -
     BROKEN.clear()
 
 
+@pytest.mark.parametrize("by", ["rule", "supervisor"])
 @pytest.mark.parametrize("directive", list(RULES))
 @pytest.mark.parametrize(("kind", "place"), ALL)
-async def test_whatever_fails_wherever_the_rule_decides_and_nothing_acknowledged_is_lost(
-    kind: str, place: str, directive: Directive
+async def test_whatever_fails_wherever_the_rule_or_the_supervisor_decides_and_nothing_acknowledged_is_lost(
+    kind: str, place: str, directive: Directive, by: str
 ) -> None:
-    async with running(directive) as (platform, client):
+    async with running(directive, by=by) as (platform, client):
         entity, neighbour = client.ref(KINDS[kind], "a"), client.ref(KINDS[kind], "b")
         assert [await entity.add(), await neighbour.add()] == [1, 1]
         before, other = cell_of(platform, kind), cell_of(platform, kind, "b").entity

@@ -187,6 +187,21 @@ async def test_a_host_whose_process_ended_is_its_groups_concern_where_its_own_ru
         assert await client.ref(Model, "a").add() == 2
 
 
+async def test_a_host_that_failed_once_may_stay_where_it_is_and_one_that_failed_twice_in_a_row_had_better_not() -> None:
+    async with levelled() as (platform, _):
+        levels, before = platform.registry.levels, lives(platform)
+        await platform.crash("host-1")
+        await restarted(platform, before)
+        assert not levels.again_and_again("host-1")
+
+        before = lives(platform)
+        await platform.crash("host-1")
+        await restarted(platform, before)
+
+        assert levels.again_and_again("host-1")
+        assert not levels.again_and_again("host-2")
+
+
 @pytest.mark.parametrize(
     ("strategy", "expected"),
     [

@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, field_validator
 
 from remora import (
     App,
     Backoff,
     Client,
     ContractError,
+    Corrupt,
     Directive,
     Durable,
     Entity,
@@ -389,20 +390,99 @@ async def test_an_entity_that_moves_while_its_supervisor_is_asked_goes_on_elsewh
         assert told() == 1
 
 
-# -- told of what it is never asked about --------------------------------------------------------------
+# -- reading back ------------------------------------------------------------------------------------
 
 
-async def test_a_recovery_that_fails_is_told_and_not_asked() -> None:
-    async with working() as (platform, client):
-        await client.ref(Job, "a").add()
-        store = platform.store
-        assert isinstance(store, FaultyStore)
-        host = platform.hosts["host-1"]
-        host.failures.judge_recovery(host.cells["job/a"], BoomError("unreadable"))
+class Pages(BaseModel):
+    """Cannot be read back while one is missing."""
 
+    missing: ClassVar[bool] = False
+    n: int = 0
+
+    @field_validator("n")
+    @classmethod
+    def _whole(cls, n: int) -> int:
+        if cls.missing:
+            msg = "a page is missing"
+            raise ValueError(msg)
+        return n
+
+
+class Torn(Durable[Pages]):
+    @command
+    async def add(self) -> int:
+        self.state.n += 1
+        return self.state.n
+
+
+class Reader(Foreman):
+    entities: ClassVar[Types] = ()
+
+
+@asynccontextmanager
+async def unreadable(
+    *, ask_s: float = 30.0, hand_off_s: float = 5.0, hosts: int = 1
+) -> AsyncIterator[tuple[LocalPlatform, Client, "asyncio.Task[int]"]]:
+    """A platform with an entity that could not be read back, and somebody who asks it something."""
+
+    settings = Settings(shards=1, supervisor_ask_s=ask_s, hand_off_s=hand_off_s)
+    app = App("torn", entities=[Torn], settings=settings, supervisors=[Reader])
+    async with platforms.running(app, hosts=hosts) as (platform, client):
+        assert await client.ref(Torn, "a").add() == 1
+        Pages.missing = True
+        host_of(platform, "torn/a").cells["torn/a"].restart()
+        asking = asyncio.create_task(client.ref(Torn, "a").add())
         await until(lambda: Foreman.seen)
+        Pages.missing = False
+        yield platform, client, asking
+        asking.cancel()
 
-        assert [(failure.command, failure.directive) for failure in Foreman.seen] == [("recovery", "restart")]
+
+async def test_while_it_is_asked_about_what_cannot_be_read_back_that_waits_and_says_so() -> None:
+    Foreman.gate = asyncio.Event()
+    Foreman.says = lambda _: Directive.RESTART
+    async with unreadable() as (_, client, asking):
+        why = await client.ref(Torn, "a").why()
+        assert (why.state, why.because[:37]) == ("judged", "recovery failed, and its supervisor r")
+        assert not asking.done()
+
+        Foreman.gate.set()
+
+        assert await asking == 2, "it is read back again"
+        assert [(failure.command, failure.directive) for failure in Foreman.seen] == [("recovery", "")]
+
+
+async def test_a_supervisor_too_slow_to_say_what_becomes_of_what_cannot_be_read_back_is_told_what_did() -> None:
+    Foreman.gate = asyncio.Event()
+    Foreman.says = lambda _: Directive.RESTART
+    async with unreadable(ask_s=0.05) as (_, _, asking):
+        with pytest.raises(Corrupt, match="a page is missing"):
+            await asking
+        Foreman.gate.set()
+        await until(lambda: any(failure.directive for failure in Foreman.seen))
+        assert [(failure.command, failure.directive) for failure in Foreman.seen] == [
+            ("recovery", ""),
+            ("recovery", "stop"),
+        ]
+
+
+@pytest.mark.parametrize("answer", ["in time", "too late"])
+async def test_what_cannot_be_read_back_and_moves_while_its_supervisor_is_asked_is_read_elsewhere(answer: str) -> None:
+    Foreman.gate = asyncio.Event()
+    Foreman.says = lambda _: Directive.RESTART
+    async with unreadable(hosts=2, hand_off_s=5.0 if answer == "in time" else 0.05) as (platform, _, asking):
+        source = host_of(platform, "torn/a")
+        moving = asyncio.create_task(move(platform, "torn/a"))
+        if answer == "in time":
+            await turns()
+            Foreman.gate.set()
+        await moving
+
+        assert await asking == 2
+        assert host_of(platform, "torn/a") is not source
+        Foreman.gate.set()
+        await until(lambda: source.failures.noted and source.failures.count == 1)
+        assert told("torn/a") == 1
 
 
 # -- watching ------------------------------------------------------------------------------------------

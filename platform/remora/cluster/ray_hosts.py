@@ -82,7 +82,7 @@ class RayHosts:
         """Node → who may start a dedicated entity on it now."""
         self._lives = itertools.count(1)
         self._homes: dict[str, str] = {}
-        """Host → node on which it was last seen to run."""
+        """Slot, as ``HostRow.slot``, → node on which its host was last seen to run, or was to be started."""
         self._starting: list[str] = []
         """Nodes on which hosts are being started."""
         self._missing: set[str] = set()
@@ -104,7 +104,7 @@ class RayHosts:
                 return False
             return current.incarnation == row.incarnation
 
-        self._homes |= {row.name: row.node for row in rows}
+        self._homes |= {row.slot: row.node for row in rows}
         # All at once: a frozen one answers only when the end of its lease has had it killed.
         standing = await asyncio.gather(*map(stands, rows))
         for row, stood in zip(rows, standing, strict=True):
@@ -236,7 +236,7 @@ class RayHosts:
         if not selector and any(HOST_LABEL in node.labels for node in nodes):
             selector[HOST_LABEL] = "true"
         node = ("" if self._count else slots_of_nodes(nodes).get(slot, "")) or (
-            "" if selector and group else self._choose(nodes, wanted)
+            "" if selector and group else self._choose(host_prefix(self._app.name) + slot, nodes, wanted)
         )
         with self.registry.starting(slot), ExitStack() as starting:
             if node:
@@ -249,9 +249,13 @@ class RayHosts:
                     options["label_selector"] = selector
             return await self._create(name, "", options, group, node, slot=slot)
 
-    def _choose(self, nodes: Sequence[Node], wanted: HostGroup) -> str:
+    def _choose(self, slot: str, nodes: Sequence[Node], wanted: HostGroup) -> str:
         homes = [row.node for row in self.registry.current.hosts.values() if not row.dedicated]
-        return choose(nodes, homes, wanted.resources, self._starting)
+        return choose(nodes, homes, wanted.resources, self._starting, avoid=self._avoid(slot))
+
+    def _avoid(self, slot: str) -> str:
+        """Return the node on which a host has failed again and again; empty if it has not."""
+        return self._homes.get(slot, "") if self.registry.levels.again_and_again(slot) else ""
 
     async def _create(
         self, name: str, dedicated: str, options: dict[str, Any], group: str = "", node: str = "", *,
@@ -264,6 +268,8 @@ class RayHosts:
         )  # fmt: skip
         handle: Handle = actor.remote(self._source, self.store, name, dedicated, group, options.get("num_cpus", 1.0))
         within_s = START_ON_NODE_S if node else START_S
+        if node:
+            self._homes[name if dedicated else host_prefix(self._app.name) + slot] = node
         try:
             if self._app.order.declared:
                 async with asyncio.timeout(within_s):
@@ -280,7 +286,7 @@ class RayHosts:
             ray.kill(handle, no_restart=True)
             raise ours(error, name) from error
         self._handles[name] = handle
-        self._homes[name] = row.node
+        self._homes[row.slot] = row.node
         self._begin_watch(row)
         return row
 
@@ -431,7 +437,7 @@ class RayHosts:
         }  # fmt: skip
         nodes = self._usable(await self._read_nodes())
         homes = [row.node for row in self.registry.current.hosts.values() if row.dedicated]
-        node = choose(nodes, homes, resources)
+        node = choose(nodes, homes, resources, avoid=self._avoid(name))
         if nodes:  # where Ray puts it, now and when it restarts it: of nodes that only we avoid it knows nothing
             anywhere = f"in({','.join(one.id for one in nodes)})"
             options["label_selector"] = {NODE_LABEL: node or anywhere}

@@ -68,8 +68,9 @@ def _usable(nodes: Sequence[Node], avoid: frozenset[str]) -> list[Node]:
 
 
 def choose(
-    nodes: Sequence[Node], homes: Sequence[str], needs: Mapping[str, float], starting: Sequence[str] = ()
-) -> str:
+    nodes: Sequence[Node], homes: Sequence[str], needs: Mapping[str, float], starting: Sequence[str] = (), *,
+    avoid: str = "",
+) -> str:  # fmt: skip
     """Return the node for a new host: of those with room the one with fewest of its kind; empty if none has room now.
 
     Args:
@@ -77,13 +78,14 @@ def choose(
         homes: Node of each host of its kind that there is.
         needs: Ray resources that it takes.
         starting: Nodes of hosts that are being started, which Ray may not count yet.
+        avoid: A node that is taken only if no other has room.
     """
     counts = [*homes, *starting]
     fitting = [
         node for node in nodes
         if all(node.free.get(name, 0.0) - starting.count(node.id) * amount >= amount for name, amount in needs.items())
     ]  # fmt: skip
-    best = min(fitting, key=lambda node: (counts.count(node.id), node.id), default=None)
+    best = min(fitting, key=lambda node: (node.id == avoid, counts.count(node.id), node.id), default=None)
     return "" if best is None else best.id
 
 

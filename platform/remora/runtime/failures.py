@@ -62,6 +62,10 @@ class Happened(NamedTuple):
     kinds: tuple[str, ...]
     arguments: str = ""
     command_id: str = ""
+    defaults: Rules | None = None
+    """What decides where no declared rule does; None: what does for its kind of entity."""
+    unread: bool = False
+    """Whether it could not be read back, so that there is no state to go on with."""
 
 
 class Failures:
@@ -110,17 +114,31 @@ class Failures:
             Whether the activation is disposed of by that, now or when its supervisor has answered; else it goes on.
         """
         try:
-            return self._judge(cell, handler, ask, failure, kept=kept)
+            happened = Happened(
+                ask.method if handler is None else handler.name, failure, kinds_of(failure),
+                "" if handler is None else shown(handler.masked(ask.args)), ask.command_id,
+            )  # fmt: skip
+            return self._judge(cell, happened, kept=kept)
         except Exception:  # a mistake here must not leave the activation with what the handler did
             self._host.log.exception("the failure of %s could not be judged: it restarts", cell.key)
             cell.restart()
             return True
 
-    def _judge(self, cell: Cell, handler: HandlerSpec | None, ask: Ask, failure: BaseException, *, kept: bool) -> bool:
-        happened = Happened(
-            ask.method if handler is None else handler.name, failure, kinds_of(failure),
-            "" if handler is None else shown(handler.masked(ask.args)), ask.command_id,
-        )  # fmt: skip
+    def judge_recovery(self, cell: Cell, failure: Exception) -> None:
+        """Carry out what becomes of an entity that could not be read back: where nothing is said it is stopped, as ``Corrupt``.
+
+        There is no state to resume with, so that ``resume`` stops it too.
+        """
+        self._judge(cell, Happened(RECOVERY, failure, kinds_of(failure), defaults=_STOPS, unread=True), kept=True)
+
+    def judge_snapshot(self, cell: Cell, failure: Exception) -> None:
+        """Carry out what becomes of an entity a snapshot of which could not be taken: where nothing is said it goes on.
+
+        The command that it was taken after is recorded; its events are the truth. The next one is tried later.
+        """
+        self._judge(cell, Happened(SNAPSHOT, failure, kinds_of(failure), defaults=_GOES_ON), kept=True)
+
+    def _judge(self, cell: Cell, happened: Happened, *, kept: bool) -> bool:
         if (way := self.advice.way(cell.spec.type)) is not None:
             asking = self._host.spawn(self._consult(way, cell, happened, kept=kept))
             self.advice.begin(asking)
@@ -160,35 +178,18 @@ class Failures:
     def _settle(
         self, cell: Cell, happened: Happened, directive: Directive | None = None, *, asked: bool = False
     ) -> bool:
-        decision, of_shard = self._decide(cell, happened, self._defaults(cell), directive, asked=asked)
+        failure, defaults = happened.failure, happened.defaults or self._host.app.rules[cell.spec.type][1]
+        decision, of_shard = self._decide(cell, happened, defaults, directive, asked=asked)
         if of_shard is not None:
-            self._carry_out_on_shard(cell, of_shard, happened.failure)
+            self._carry_out_on_shard(cell, _not_at_once(of_shard) if happened.unread else of_shard, failure)
             return True
-        return self._carry_out(cell, decision, happened.failure)
-
-    def judge_recovery(self, cell: Cell, failure: Exception) -> None:
-        """Carry out what the rules say of an entity that could not be read back: without one it is stopped, as ``Corrupt``.
-
-        There is no state to resume with, so that ``resume`` stops it too.
-        """
-        decision, of_shard = self._decide(cell, Happened(RECOVERY, failure, kinds_of(failure)), _STOPS)
-        if of_shard is not None:
-            self._carry_out_on_shard(cell, _not_at_once(of_shard), failure)
-        elif decision.directive is Directive.RESTART:
+        if not happened.unread:
+            return self._carry_out(cell, decision, failure)
+        if decision.directive is Directive.RESTART:
             cell.restart(_not_at_once(decision).after_s, described(failure))
         else:
             cell.stop(Corrupt(f"{cell.key} cannot be recovered: {failure}", entity=cell.key))
-
-    def judge_snapshot(self, cell: Cell, failure: Exception) -> None:
-        """Carry out what the rules say of a snapshot that could not be taken: without one it is tried later.
-
-        The command that it was taken after is recorded; its events are the truth.
-        """
-        decision, of_shard = self._decide(cell, Happened(SNAPSHOT, failure, kinds_of(failure)), _GOES_ON)
-        if of_shard is not None:
-            self._carry_out_on_shard(cell, of_shard, failure)
-        else:
-            self._carry_out(cell, decision, failure)
+        return True
 
     def _decide(
         self,
@@ -227,9 +228,6 @@ class Failures:
                 await asyncio.sleep(pause_s)  # noqa: TID251 - growing, bounded pause while the registry is away
         finally:
             self._escalating.discard(failure.shard)
-
-    def _defaults(self, cell: Cell) -> Rules:
-        return self._host.app.rules[cell.spec.type][1]
 
     def _entity(
         self, cell: Cell, kinds: tuple[str, ...], defaults: Rules, *, by_default: bool = False,

@@ -152,6 +152,8 @@ def _backoff(_: Host, cell: Cell, now_s: float) -> Found:
 
 
 def _recovering(host: Host, cell: Cell, now_s: float) -> Found:
+    if (judged := _judged(host, cell, now_s)) is not None:
+        return judged
     for_s = now_s - (cell.busy_since_s or cell.last_used_s)
     state = "restarting" if hasattr(cell, "entity") else "recovering"
     since = how_long(for_s)
@@ -204,17 +206,24 @@ def _working(host: Host, cell: Cell, now_s: float) -> Found | None:
         if committing:
             because += f", and what it did before waits for the store ({how_long(written)})"
         return Found("running", because, for_s, running)
-    if (judged := host.failures.judging.get(cell.key)) is not None and cell.task is not None:
-        for_s = now_s - cell.busy_since_s
-        name = host.app.supervisors[cell.spec.type].name
-        because = f"{judged.command} failed, and its supervisor {name} has been asked for {how_long(for_s)} what to do"
-        return Found("judged", because, for_s)
+    if (judged := _judged(host, cell, now_s)) is not None:
+        return judged
     if committing:
         because = f"What it did has waited {how_long(written)} for the store to confirm the commit"
         return Found("committing", because, written)
     if host.passivation.asked(cell):
         return Found("passivating", "It asked to leave memory and does so at the next round")
     return None
+
+
+def _judged(host: Host, cell: Cell, now_s: float) -> Found | None:
+    judged = host.failures.judging.get(cell.key)
+    if judged is None or cell.task is None:
+        return None
+    for_s = now_s - cell.busy_since_s
+    name = host.app.supervisors[cell.spec.type].name
+    because = f"{judged.command} failed, and its supervisor {name} has been asked for {how_long(for_s)} what to do"
+    return Found("judged", because, for_s)
 
 
 def _chain_sentence(calls: list[OpenCall]) -> str:

@@ -99,6 +99,10 @@ class Levels:
         history = self._histories.get(f"host:{slot}", {})
         return restarts_at_once(registry.app.supervision.host_rules, HOST_DIED, history, registry.clock.monotonic_s())
 
+    def again_and_again(self, slot: str) -> bool:
+        """Return whether what was to run in a slot has failed more than once in a row: another node may do better."""
+        return any(uses.streak > 1 for uses in self._histories.get(f"host:{slot}", {}).values())
+
     # -- what happens ------------------------------------------------------------------------------
 
     async def died(self, row: HostRow) -> None:

@@ -51,6 +51,13 @@ def test_hosts_that_are_being_started_count_before_ray_counts_them() -> None:
     assert choose(nodes, [], {"CPU": 1.0}, ["a", "a", "b"]) == ""
 
 
+def test_a_node_on_which_a_host_failed_again_and_again_gets_it_only_where_no_other_has_room() -> None:
+    nodes = [node("a"), node("b"), node("full", free=0.5)]
+
+    assert choose(nodes, ["b", "b"], {"CPU": 1.0}, avoid="a") == "b"
+    assert choose([node("a"), node("full", free=0.5)], [], {"CPU": 1.0}, avoid="a") == "a"
+
+
 def test_many_small_actors_spread_though_every_node_has_room_for_all() -> None:
     nodes, homes = [node("a"), node("b"), node("c")], list[str]()
     for _ in range(50):
