@@ -45,7 +45,7 @@ RAY_TESTS := $(addprefix tests/,chaos e2e integration docs)
 # Exit status 5 is pytest's "nothing selected".
 test: $(STAMP) ## every test that is not slow: ARGS="-k fence" narrows it down
 	$(PYTEST) -m "not slow" -n 3 $(ARGS) tests/unit || [ $$? -eq 5 ]
-	$(PYTEST) -m "not slow" -n 2 $(ARGS) $(ALONE_TESTS) || [ $$? -eq 5 ]
+	$(PYTEST) -m "not slow" -n 3 $(ARGS) $(ALONE_TESTS) || [ $$? -eq 5 ]
 	$(PYTEST) -m "not slow" $(ARGS) $(RAY_TESTS) || [ $$? -eq 5 ]
 
 test-slow: $(STAMP) ## the slow tests

@@ -34,6 +34,7 @@ def host_processes() -> set[int]:
     return found
 
 
+@pytest.mark.slow
 async def test_a_host_that_ends_as_it_starts_is_tried_less_and_less_often_then_not_at_all_and_the_other_serves(
     tmp_path: Path, figure: Figure
 ) -> None:

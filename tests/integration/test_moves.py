@@ -21,6 +21,7 @@ async def statuses(app: Running) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in status["live"]}
 
 
+@pytest.mark.slow
 async def test_59_a_rebalance_under_load_costs_no_error_and_the_host_that_gets_the_shards_reads_no_entity_back(
     tmp_path: Path, figure: Figure
 ) -> None:

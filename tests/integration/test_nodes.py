@@ -5,6 +5,7 @@ not proven by a raylet that lives is waited for as long as a lease lasts. Postgr
 """
 
 import asyncio
+import itertools
 import os
 import signal
 import time
@@ -35,8 +36,8 @@ SETTINGS = Settings(shards=24, rebalance_s=0.2)
 SOON_S = 30.0
 LOST_S = 120.0
 """Within which a dedicated entity is back after its node was lost."""
-DEATHS = 6
-"""Of a process, until it must have been started elsewhere: some are Ray's to restart, at once and where they were."""
+DEATHS = 4
+"""Of a dedicated entity's process, one after the other."""
 ENTITIES = [f"w{number}" for number in range(60)]
 
 
@@ -490,24 +491,22 @@ async def test_09_a_dedicated_entity_whose_node_is_lost_comes_back_on_another_wi
 
 
 @pytest.mark.slow
-async def test_a_dedicated_entity_whose_process_ends_again_and_again_is_started_on_another_node(two: Running) -> None:
+async def test_a_dedicated_entity_whose_process_ends_again_and_again_is_started_on_another_node(
+    two: Running, nodes: Nodes
+) -> None:
+    # After an end that Ray itself mends it is not known for a while whether the node is there: of the others one has to be left.
+    await asyncio.to_thread(nodes.add, Shape(cpus=2))
     crib = two.client.ref(Alone, "crib").with_options(deadline_s=LOST_S)
     homes: list[str] = []
-    for death in range(DEATHS):
+    for death in range(DEATHS + 1):
         assert await crib.add(1) == death + 1, "nothing acknowledged is lost"
         row = next(row for row in two.client.table.hosts.values() if row.dedicated == "alone/crib")
         homes.append(row.node)
-        if len(set(homes)) > 1:
-            break
         os.kill(row.pid, signal.SIGKILL)
-        await until(
-            lambda row=row: row.incarnation not in two.client.table.hosts,  # type: ignore[misc]  # a default freezes the loop variable
-            LOST_S,
-            "its end is seen",
-        )
+        await until(lambda row=row: row.incarnation not in two.client.table.hosts, LOST_S, "its end is seen")  # type: ignore[misc]  # a default freezes the loop variable
 
-    assert len(set(homes)) > 1, homes
-    assert homes[0] == homes[1], "the first end is no reason"
+    after = homes[1:]  # the first end is Ray's to mend, where it likes
+    assert all(former != latter for former, latter in itertools.pairwise(after)), homes
 
 
 @pytest.mark.slow

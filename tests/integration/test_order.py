@@ -60,6 +60,7 @@ async def refused(client: Client, kind: type[Held], deadline_s: float = 0.5) -> 
     return error.value.message
 
 
+@pytest.mark.slow
 async def test_types_and_hosts_start_in_order_stay_open_through_failures_and_stop_in_reverse(
     tmp_path: Path, folder: Path
 ) -> None:

@@ -41,6 +41,7 @@ async def quarantined(app: Running) -> dict[str, int]:
     return {row["entity"]: row["crashes"] for row in found if not row["until_ms"]}
 
 
+@pytest.mark.slow
 async def test_whatever_takes_its_process_down_is_quarantined_within_the_limit_and_no_neighbour_ever_is(
     tmp_path: Path, figure: Figure
 ) -> None:

@@ -60,6 +60,7 @@ supervision:
 MARKED = 20
 
 
+@pytest.mark.slow
 async def test_escalation_climbs_to_the_group_which_restarts_all_its_hosts_then_to_the_app_which_stops_until_it_is_started_anew(
     tmp_path: Path,
 ) -> None:
