@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 CONFIG = Path("serve_configs/local.yaml")
 
 
+@pytest.mark.slow
 def test_the_local_config_deployed_on_a_started_ray_answers_http(stray: RayProcess, tmp_path: Path) -> None:
     # As shipped but for what a test must not take: port 8000 and the folder .remora of this project.
     config = yaml.safe_load(CONFIG.read_text())

@@ -190,6 +190,7 @@ async def test_all_hosts_frozen_at_once_are_replaced_though_one_of_them_blocks_t
         figure("longest silence of an entity", load.outage_s(at, set(load.entities)))
 
 
+@pytest.mark.slow
 async def test_50_a_host_that_the_store_has_fenced_commits_nothing_more_and_ends_itself(
     tmp_path: Path, figure: Figure
 ) -> None:

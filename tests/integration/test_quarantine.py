@@ -95,6 +95,7 @@ async def test_an_entity_that_ends_whatever_reads_it_back_is_quarantined_and_run
             await RayDirectory(app.name).ask("release_from_quarantine", "mine/one", "")
 
 
+@pytest.mark.slow
 async def test_a_dedicated_entity_that_keeps_ending_its_actor_is_quarantined(tmp_path: Path) -> None:
     async with brittle(tmp_path) as app:
         lone, other = app.client.ref(Lone, "bad"), app.client.ref(Lone, "good")
