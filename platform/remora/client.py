@@ -586,8 +586,9 @@ class Client:
         if pending.waiting and refusal is not None and refusal.verdict is Verdict.RETRY:
             refusal.command_id = pending.ask.command_id
             return refusal
-        if pending.epoch < 0 and refusal is not None:  # its shard has had no owner all the while: nobody was asked
-            msg = f"{pending.entity}.{pending.ask.method} was not begun before its deadline: {refusal.message}"
+        if pending.epoch < 0 and pending.ask.flags & FIRST:  # no host was asked, nor before: its id is of this call
+            because = "it waited for others of its caller" if refusal is None else refusal.message
+            msg = f"{pending.entity}.{pending.ask.method} was not begun before its deadline: {because}"
             return Unavailable(
                 msg, entity=pending.entity, command_id=pending.ask.command_id, retry_after_s=RESEND_MAX_S
             )

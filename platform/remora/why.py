@@ -32,7 +32,7 @@ STATES: dict[str, str] = {
     "restarting": "Its activation starts over from the journal; commands wait in its mailbox.",
     "backoff": "After a failure its restart is held back, for `retry_in_s` more.",
     "stopped": "It answers every command with an error; `reason` says which.",
-    "judged": "A command of it failed, and its supervisor is asked what is to become of it.",
+    "judged": "Something of it failed, a command or that it could not be read back, and its supervisor is asked what is to become of it.",
     "quarantined": "It kept taking its host down and is held apart; `reason` says with what.",
     "passivating": "It asked to leave memory and does so at the next round.",
     "passive": "Not in memory; the next command brings it back.",

@@ -31,9 +31,9 @@ from remora.clock import SystemClock
 from remora.errors import HostGone
 from remora.local import LocalPlatform
 from remora.runtime import failures, registry_status
-from remora.runtime.levels import HALTED, _natural
+from remora.runtime.levels import HALTED
 from remora.runtime.registry import Registry
-from remora.sharding.table import HostRow
+from remora.sharding.table import HostRow, slot_order
 from remora.storage.memory import MemoryStore
 from remora.supervision.levels import HOST_DIED, Level, Strategy
 from tests import platforms
@@ -192,14 +192,14 @@ async def test_a_host_that_failed_once_may_stay_where_it_is_and_one_that_failed_
         levels, before = platform.registry.levels, lives(platform)
         await platform.crash("host-1")
         await restarted(platform, before)
-        assert not levels.again_and_again("host-1")
+        assert not levels.failing("host-1")
 
         before = lives(platform)
         await platform.crash("host-1")
         await restarted(platform, before)
 
-        assert levels.again_and_again("host-1")
-        assert not levels.again_and_again("host-2")
+        assert levels.failing("host-1")
+        assert not levels.failing("host-2")
 
 
 @pytest.mark.parametrize(
@@ -405,4 +405,4 @@ async def test_rules_for_a_group_that_the_app_does_not_have_are_refused() -> Non
 
 
 def test_slots_start_in_the_order_people_count_in() -> None:
-    assert sorted(["host-10", "host-2", "gpu-1"], key=_natural) == ["gpu-1", "host-2", "host-10"]
+    assert sorted(["host-10", "host-2", "gpu-1"], key=slot_order) == ["gpu-1", "host-2", "host-10"]

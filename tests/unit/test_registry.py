@@ -281,6 +281,22 @@ async def test_hosts_are_shown_in_the_order_of_their_slots_whichever_joined_firs
         assert len({frozenset(row) for row in shown}) == 1
 
 
+def test_a_host_that_joins_stands_where_its_slot_does_though_it_has_only_its_short_name_and_dedicated_ones_come_last() -> (
+    None
+):
+    slots = ["remora/bank/host/9", "remora/bank/host/11", "remora/bank/host/gpu-1", "10", "remora/bank/entity/desk/a"]
+    places = {slot: registry_status.place_of(slot, "/entity/" in slot) for slot in slots}
+
+    in_order = [
+        "remora/bank/host/9",
+        "10",
+        "remora/bank/host/11",
+        "remora/bank/host/gpu-1",
+        "remora/bank/entity/desk/a",
+    ]
+    assert sorted(slots, key=places.__getitem__) == in_order
+
+
 async def test_14_a_host_that_cannot_be_started_is_refused_with_the_reason_and_tried_again_later() -> None:
     async with platforms.running(quick, hosts=2) as (platform, client):
         real, why = platform._new_host, "the store was created with 16 shards"  # noqa: SLF001 - a host of another release

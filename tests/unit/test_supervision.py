@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from remora import App, Backoff, ContractError, Directive, EntityOptions, Rejected, Rule, Supervision, on
-from remora.supervision.decisions import Decision, History, aged, dated, decide
+from remora.supervision.decisions import Decision, History, aged, dated, decide, is_failing
 from remora.supervision.levels import DEFAULTS, SHARD_DEFAULTS
 from remora.supervision.rules import CAUSES_MAX, Rules, kinds_of, name_of
 from tests.things import Till
@@ -180,6 +180,18 @@ def test_79_the_pause_doubles_with_each_failure_up_to_its_maximum_and_stays_ther
     made = decisions((on(Exception).restart(Backoff(min_s=0.1, max_s=1.0)),), at_s)
 
     assert [one.after_s for one in made] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_what_fails_twice_in_a_row_is_failing_until_it_has_been_well_for_a_while_whichever_rule_that_was() -> None:
+    rules = (on(KeyError).restart(Backoff(min_s=1, jitter=0, reset_s=60)), on(Exception).restart())
+    history: History = {}
+    seen = []
+    for now_s, failure in ((0.0, KeyError()), (10.0, ValueError()), (20.0, KeyError()), (81.9, None), (82.1, None)):
+        if failure is not None:
+            _, history = decide(rules, kinds_of(failure), history, now_s, NO_JITTER)
+        seen.append(is_failing(rules, history, now_s))
+
+    assert seen == [False, False, True, True, False], "the second pause is over after 22 s"
 
 
 def test_the_very_first_pause_may_be_another() -> None:

@@ -420,15 +420,24 @@ class Reader(Foreman):
 
 
 @asynccontextmanager
+async def tearing(
+    *, ask_s: float = 30.0, hand_off_s: float = 5.0, hosts: int = 1
+) -> AsyncIterator[tuple[LocalPlatform, Client, FaultyStore]]:
+    """A platform with an entity that will not be read back while a page is missing."""
+    settings, store = Settings(shards=1, supervisor_ask_s=ask_s, hand_off_s=hand_off_s), FaultyStore()
+    app = App("torn", entities=[Torn], settings=settings, supervisors=[Reader])
+    async with platforms.running(app, store, hosts=hosts) as (platform, client):
+        assert await client.ref(Torn, "a").add() == 1
+        yield platform, client, store
+        Pages.missing = False
+
+
+@asynccontextmanager
 async def unreadable(
     *, ask_s: float = 30.0, hand_off_s: float = 5.0, hosts: int = 1
 ) -> AsyncIterator[tuple[LocalPlatform, Client, "asyncio.Task[int]"]]:
     """A platform with an entity that could not be read back, and somebody who asks it something."""
-
-    settings = Settings(shards=1, supervisor_ask_s=ask_s, hand_off_s=hand_off_s)
-    app = App("torn", entities=[Torn], settings=settings, supervisors=[Reader])
-    async with platforms.running(app, hosts=hosts) as (platform, client):
-        assert await client.ref(Torn, "a").add() == 1
+    async with tearing(ask_s=ask_s, hand_off_s=hand_off_s, hosts=hosts) as (platform, client, _):
         Pages.missing = True
         host_of(platform, "torn/a").cells["torn/a"].restart()
         asking = asyncio.create_task(client.ref(Torn, "a").add())
@@ -483,6 +492,56 @@ async def test_what_cannot_be_read_back_and_moves_while_its_supervisor_is_asked_
         Foreman.gate.set()
         await until(lambda: source.failures.noted and source.failures.count == 1)
         assert told("torn/a") == 1
+
+
+async def test_one_that_starts_over_while_it_is_read_is_not_read_again_before_its_supervisor_has_said_what_becomes_of_it() -> (
+    None
+):
+    Foreman.gate = asyncio.Event()
+    Foreman.says = lambda _: Directive.RESTART
+    async with tearing() as (platform, client, store):
+        cell = platform.hosts["host-1"].cells["torn/a"]
+        store.hold("load")
+        cell.restart()
+        await until(lambda: store.waiting)
+        cell.restart()  # as all of its shard do when another one escalates
+        Pages.missing = True
+        store.let_go("load")
+        await until(lambda: Foreman.seen)
+        Pages.missing = False
+        await turns(50)
+
+        assert (await client.ref(Torn, "a").why()).state == "judged"
+        assert told("torn/a") == 1
+        Foreman.gate.set()
+        assert await client.ref(Torn, "a").add() == 2
+
+
+async def test_of_one_that_was_held_back_while_it_was_read_nobody_is_asked() -> None:
+    async with tearing() as (platform, client, store):
+        cell = platform.hosts["host-1"].cells["torn/a"]
+        store.hold("load")
+        cell.restart()
+        await until(lambda: store.waiting)
+        cell.restart(0.05, "it is held back")
+        store.error = lambda: Corrupt("its row is no row")
+        store.fail_next("load")
+        store.let_go("load")
+        await until(lambda: not store.failing)
+
+        assert await client.ref(Torn, "a").add() == 2, "it is read back after its pause"
+        assert Foreman.seen == []
+
+
+async def test_what_a_supervisor_is_being_asked_when_its_host_closes_is_told_later() -> None:
+    Foreman.gate = asyncio.Event()
+    async with unreadable() as (platform, _, asking):
+        await platform.supervisors.pop("reader").close()
+        await platform.hosts["host-1"].failures.close()
+
+        (row,) = await platform.store.untold_failures(["torn"], 10)
+        assert (row.entity, row.command, row.untold) == ("torn/a", "recovery", 1)
+        asking.cancel()
 
 
 # -- watching ------------------------------------------------------------------------------------------

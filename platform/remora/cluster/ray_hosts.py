@@ -152,7 +152,8 @@ class RayHosts:
                 registry.spawn(self._dedicate_again(key))
         quiet = not (missing or busy or table.draining or registry.rebalance.under_way)
         shared = [row for row in hosts if not row.group]
-        if quiet and self._count and (host := crowded(self._usable(nodes), shared)) is not None:
+        host = crowded(self._usable(nodes), shared) if quiet and self._count else None
+        if host is not None and not registry.levels.failing(host.slot):  # which is where it is on purpose
             self._log.info("host %s makes room: another node has fewer", host.name)
             await registry.set_draining([host.incarnation])
 
@@ -254,8 +255,8 @@ class RayHosts:
         return choose(nodes, homes, wanted.resources, self._starting, avoid=self._avoid(slot))
 
     def _avoid(self, slot: str) -> str:
-        """Return the node on which a host has failed again and again; empty if it has not."""
-        return self._homes.get(slot, "") if self.registry.levels.again_and_again(slot) else ""
+        """Return the node on which a host failed last, if it has failed again and again; else nothing."""
+        return self._homes.get(slot, "") if self.registry.levels.failing(slot) else ""
 
     async def _create(
         self, name: str, dedicated: str, options: dict[str, Any], group: str = "", node: str = "", *,

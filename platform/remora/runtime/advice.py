@@ -39,6 +39,7 @@ class Advice:
         self._away_until_s: dict[str, float] = {}
         self.unanswered = 0
         """Failures that a supervisor was asked about and did not answer in time."""
+        self.closed = False
 
     def supervised(self, kind: str) -> bool:
         """Return whether entities of a type have a supervisor, which is to hear of each of their failures."""
@@ -47,7 +48,7 @@ class Advice:
     def way(self, kind: str) -> Ask | None:
         """Return the way to a type's supervisor; None if it is not to be asked now."""
         supervisor = self._host.app.supervisors.get(kind)
-        if supervisor is None or len(self._asking) >= ASKS_MAX:
+        if supervisor is None or self.closed or len(self._asking) >= ASKS_MAX:
             return None
         away = self._away_until_s.get(supervisor.name, 0.0) > self._host.clock.monotonic_s()
         return None if away else self._ask
@@ -56,6 +57,13 @@ class Advice:
         """Count one that asks."""
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
+
+    async def close(self) -> None:
+        """Ask no more, and wait for no answer."""
+        self.closed = True
+        for asking in self._asking:
+            asking.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
 
     async def ask(self, way: Ask, kind: str, failure: Failure) -> Directive | None:
         """Ask a type's supervisor about a failure, by what ``way`` returned.

@@ -158,6 +158,12 @@ class Failures:
             pass  # logged there; the rules decide, and it is told later
         except Exception:  # as in `judge`: an entity must not wait for ever
             self._host.log.exception("the supervisor of %s could not be asked", cell.key)
+        except asyncio.CancelledError:
+            if (
+                self.advice.closed
+            ):  # what was to become of it, its next host finds out; its supervisor hears of it later
+                self._note(cell, happened, Decision(Directive.RESTART), told=False)
+            raise
         finally:
             if self.judging.get(cell.key) is happened:
                 del self.judging[cell.key]
@@ -171,7 +177,7 @@ class Failures:
             self._host.log.exception("the failure of %s could not be judged: it restarts", cell.key)
             disposed, kept = False, False
         if not disposed and not kept:
-            cell.restart()
+            cell.restart(AGAIN_MIN_S if happened.unread else 0.0, described(happened.failure))
         if not cell.pumping:
             cell.pump()
 
@@ -188,7 +194,7 @@ class Failures:
         if decision.directive is Directive.RESTART:
             cell.restart(_not_at_once(decision).after_s, described(failure))
         else:
-            cell.stop(Corrupt(f"{cell.key} cannot be recovered: {failure}", entity=cell.key))
+            cell.stop(Corrupt(f"{cell.key} cannot be recovered: {message_of(failure)}", entity=cell.key))
         return True
 
     def _decide(
@@ -342,7 +348,8 @@ class Failures:
         return self._writing is None
 
     async def close(self) -> None:
-        """Write what was not written yet; without a store, say so."""
+        """Write what was not written yet, what supervisors are asked about included; without a store, say so."""
+        await self.advice.close()
         self._closing.set()
         if self._writing is not None:
             await asyncio.wait([self._writing])

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,9 @@ import msgspec
 
 from remora.errors import Stopped, Unavailable
 from remora.runtime.startup import stop_in_order
+from remora.sharding.table import slot_order
 from remora.supervision.climbing import DEDICATED, Histories, Verdict, climb, concerned
+from remora.supervision.decisions import is_failing
 from remora.supervision.failure import Failure, described
 from remora.supervision.levels import HOST_DIED
 from remora.supervision.order import SHARED
@@ -99,9 +100,11 @@ class Levels:
         history = self._histories.get(f"host:{slot}", {})
         return restarts_at_once(registry.app.supervision.host_rules, HOST_DIED, history, registry.clock.monotonic_s())
 
-    def again_and_again(self, slot: str) -> bool:
-        """Return whether what was to run in a slot has failed more than once in a row: another node may do better."""
-        return any(uses.streak > 1 for uses in self._histories.get(f"host:{slot}", {}).values())
+    def failing(self, slot: str) -> bool:
+        """Return whether what runs in a slot has failed more than once in a row of late: another node may do better."""
+        registry = self._registry
+        history = self._histories.get(f"host:{slot}", {})
+        return is_failing(registry.app.supervision.host_rules, history, registry.clock.monotonic_s())
 
     # -- what happens ------------------------------------------------------------------------------
 
@@ -164,7 +167,7 @@ class Levels:
             groups = concerned(verdict.strategy, groups[0], self._groups())
         found: list[HostRow] = []
         for group in groups:
-            slots = sorted((slot for slot, row in rows.items() if group_of(row) == group), key=_natural)
+            slots = sorted((slot for slot, row in rows.items() if group_of(row) == group), key=slot_order)
             if verdict.level == "group":
                 slots = concerned(verdict.strategy, failed.slot, slots)
             found += [rows[slot] for slot in slots]
@@ -246,8 +249,3 @@ class Levels:
 def group_of(row: HostRow) -> str:
     """Return what rules call a host's group."""
     return DEDICATED if row.dedicated else row.group or SHARED
-
-
-def _natural(slot: str) -> list[tuple[int, str]]:
-    """Return what sorts slots as people do: ``host-2`` before ``host-10``."""
-    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", slot)]

@@ -220,17 +220,16 @@ class Recovery:
             for cell in list(islice(free, count)):
                 del waiting[cell]
                 # One that restarts while its latest entry is being written comes again when that is done.
-                if cell.phase is Phase.RECOVERING and (cell.commit is None or cell.commit.done):
+                if self._waits(cell) and (cell.commit is None or cell.commit.done):
                     chosen[cell.key] = cell
         return chosen
 
     async def _some(self, cells: dict[str, Cell]) -> None:
-        kept = 0
         self._in_read.update(cells.values())
         self.at_once += len(cells)
         self.most = max(self.most, self.at_once)
         try:
-            kept = await self._load(cells)
+            await self._load(cells)
             self._failures = 0
         except StoreUnavailable as error:
             self._host.log.warning("recovery waits for the store: %s", error)
@@ -240,7 +239,7 @@ class Recovery:
                 self.add(cell)
         finally:
             self._in_read.difference_update(cells.values())
-            self._give_back(len(cells) - kept)
+            self._give_back(len(cells))
         if self._failures:
             await asyncio.sleep(pause_s(self._failures, self._host.rng))  # noqa: TID251 - growing, bounded pause while the store is away; commands keep their deadlines
 
@@ -248,37 +247,43 @@ class Recovery:
         self.at_once -= permits
         self._news.set()
 
-    async def _load(self, cells: dict[str, Cell], below: int = 0) -> int:
-        """Read cells and bring them back; return how many have more to read and keep their permits."""
+    async def _load(self, cells: dict[str, Cell], below: int = 0) -> None:
+        """Read cells and bring them back."""
         wants = [Want(cell.key, cell.spec.options.dedup_window, below) for cell in cells.values()]
         try:
             found = await self._host.store.load(wants)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - something in the store cannot be read: find out whose it is
-            if len(cells) > 1:
-                return sum([await self._load({cell.key: cell}, below) for cell in cells.values()])
             for cell in cells.values():
-                self._corrupt(cell, error)
-            return 0
+                if len(cells) > 1:
+                    await self._load({cell.key: cell}, below)
+                else:
+                    self._corrupt(cell, error)
+            return
         self.trouble = ""
-        kept = work = 0
+        work = 0
         for recovered in found:
             cell = cells[recovered.entity]
-            if cell.phase is Phase.RECOVERING:
-                kept += await self._one(cell, recovered)
+            if self._waits(cell):
+                await self._one(cell, recovered)
             work += 1 + len(recovered.tail) // TURN_ENTRIES
             if work >= TURN_WORK:
                 work = 0
                 await asyncio.sleep(0)  # noqa: TID251 - the loop's turn, for entities that run
-        return kept
+
+    @staticmethod
+    def _waits(cell: Cell) -> bool:
+        """Return whether a cell waits to be read back: one that could not be may wait for its supervisor's word on that."""
+        return cell.phase is Phase.RECOVERING and cell.task is None
 
     def _corrupt(self, cell: Cell, error: Exception) -> None:
         self._host.log.error("cannot recover %s", cell.key, exc_info=error)
-        self._host.failures.judge_recovery(cell, error)
+        if self._waits(cell):  # else it was stopped, held back or let go meanwhile, and what becomes of it is settled
+            self._host.failures.judge_recovery(cell, error)
 
-    async def _one(self, cell: Cell, recovered: Recovered) -> int:
-        """Bring one back; return 1 if it has more to read, and keeps its permit for that."""
+    async def _one(self, cell: Cell, recovered: Recovered) -> None:
+        """Bring one back, or begin to, where it has more to read."""
         self._current.pop(cell.key, None)
         try:
             with self._host.running.within(cell.key, RECOVERY):
@@ -292,18 +297,18 @@ class Recovery:
                     recovered.state_n,
                     error,
                 )
-                return await self._load({cell.key: cell}, recovered.state_n)
-            self._corrupt(cell, error)
+                await self._load({cell.key: cell}, recovered.state_n)
+            else:
+                self._corrupt(cell, error)
         except Exception as error:  # noqa: BLE001 - whatever a row or an apply raises, only this entity is concerned
             self._corrupt(cell, error)
         else:
             if not rebuild.complete:
                 self._current[cell.key] = rebuild
+                self.at_once += 1  # a permit of its own, beside that of the read which ends now
                 self._host.spawn(self._pages(rebuild))
-                return 1
-            if cell.phase is Phase.RECOVERING:  # and has not left meanwhile
+            elif self._waits(cell):  # and has not left meanwhile
                 self._ready(rebuild)
-        return 0
 
     async def _apply(self, rebuild: Rebuild, tail: list[Tail]) -> None:
         """Add a page of entries, so many in each turn of the loop."""
@@ -339,7 +344,7 @@ class Recovery:
 
     def _is_current(self, rebuild: Rebuild) -> bool:
         """Return whether a cell still waits for this: it may have stopped, left this host, or begun anew."""
-        return self._current.get(rebuild.cell.key) is rebuild and rebuild.cell.phase is Phase.RECOVERING
+        return self._current.get(rebuild.cell.key) is rebuild and self._waits(rebuild.cell)
 
     def _ready(self, rebuild: Rebuild) -> None:
         cell = rebuild.cell

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from remora.sharding import about as abouts
 from remora.sharding.about import Moving
+from remora.sharding.table import slot_order
 
 if TYPE_CHECKING:
     from remora.runtime.registry import Registry
 
 PARKED_SHOWN = 50
 """Parked entries that a status lists."""
+Place = tuple[bool, list[tuple[int, str]]]
+"""Where a host stands in a list."""
 
 
 async def status(registry: Registry) -> dict[str, Any]:
@@ -125,23 +127,33 @@ def about(registry: Registry, shard: str) -> dict[str, Any]:
 def _hosts(registry: Registry) -> list[dict[str, Any]]:
     """Return a row per host, in the order of their slots: one that joins has the same columns, those not known yet empty."""
     table = registry.current
-    rows = [
-        {
-            "name": row.name,
-            "state": registry.detection.state(row.incarnation).value,
-            "incarnation": row.incarnation,
-            "node": row.node,
-            "pid": row.pid,
-            "group": row.group,
-            "dedicated": row.dedicated,
-            "shards": len(table.owned_by(row.incarnation)),
-        }
+    rows: list[tuple[Place, dict[str, Any]]] = [
+        (
+            place_of(row.slot, row.dedicated),
+            {
+                "name": row.name,
+                "state": registry.detection.state(row.incarnation).value,
+                "incarnation": row.incarnation,
+                "node": row.node,
+                "pid": row.pid,
+                "group": row.group,
+                "dedicated": row.dedicated,
+                "shards": len(table.owned_by(row.incarnation)),
+            },
+        )
         for row in table.hosts.values()
     ]
-    unknown: dict[str, Any] = {"incarnation": None, "node": "", "pid": None, "group": "", "dedicated": ""}
-    rows += [{"name": slot, "state": "joining", **unknown, "shards": 0} for slot in registry.joining]
-    # Numbers within a name sort as numbers, so that host 10 follows host 9.
-    return sorted(rows, key=lambda row: [part.zfill(20) for part in re.split(r"(\d+)", str(row["name"]))])
+    unknown = {"incarnation": None, "node": "", "pid": None, "group": "", "dedicated": ""}
+    rows += [
+        (place_of(slot, "/" in slot), {"name": slot, "state": "joining", **unknown, "shards": 0})
+        for slot in registry.joining
+    ]
+    return [row for _, row in sorted(rows, key=lambda one: one[0])]
+
+
+def place_of(slot: str, dedicated: object) -> Place:
+    """Return what sorts hosts by their slots, which a host that joins goes by the short name of, dedicated ones last."""
+    return bool(dedicated), slot_order(slot if dedicated else slot.rpartition("/")[2])
 
 
 def _state(registry: Registry, name: str, owned: bool) -> str:  # noqa: FBT001 - two of the three states need nothing else

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 
@@ -41,6 +43,11 @@ class ShardRow(msgspec.Struct, frozen=True):
     """Incarnation of the owning host; 0 while none owns it."""
     epoch: int
     """Counts the owners so far."""
+
+
+def slot_order(slot: str) -> list[tuple[int, str]]:
+    """Return what sorts slots as people do: ``host-2`` before ``host-10``."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", slot)]
 
 
 class Table(msgspec.Struct, frozen=True):

@@ -71,6 +71,17 @@ def _use(rule: Rule, before: Uses, now_s: float, rng: random.Random) -> tuple[De
     return Decision(directive, after_s, count), Uses(at_s, streak, now_s + after_s)
 
 
+def is_failing(rules: Sequence[Rule], history: History, now_s: float) -> bool:
+    """Return whether a subject has been restarted more than once in a row, and has not been well for long since.
+
+    Args:
+        rules: As for ``decide``.
+        history: What they were used for.
+        now_s: The present, on the clock of the history.
+    """
+    return any(uses.streak > 1 and now_s - uses.up_s < rules[place].backoff.well_s for place, uses in history.items())
+
+
 def aged(history: History, now_s: float) -> list[tuple[int, tuple[float, ...], int, float]]:
     """Return a history with ages instead of times, as it travels to another process's clock."""
     return [
