@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Any, Self
 
 import pytest
 import ray
@@ -20,6 +20,7 @@ from remora import App, EntityOptions, HostGroup, Settings
 from remora.app import AppSource, load_app
 from remora.cluster import bootstrap
 from remora.cluster.names import registry_names
+from remora.cluster.registry_actor import RegistryActor, registry_options
 from remora.cluster.transport import RayDirectory
 from remora.errors import Unavailable, UnknownNode
 from remora.sharding.table import HostRow
@@ -159,6 +160,12 @@ class Marking:
             except Exception as error:  # noqa: BLE001 - none is expected, of any kind
                 self.errors.append(error)
             self.slowest_s, self._answered = max(self.slowest_s, time.perf_counter() - began), self._answered + 1
+
+
+def stands_by(registry: str, leading: str) -> bool:
+    """Return whether a registry's process runs on another node than the one that leads, whose node that is."""
+    found = listed(registry.split("/")[1]).get(registry)
+    return found is not None and found.node_id != leading
 
 
 def up(nodes: Nodes) -> list[Node]:
@@ -365,7 +372,7 @@ async def test_08_when_the_registrys_node_is_lost_with_a_host_what_was_not_on_it
         victim = await app.beside_the_leader()
         name, _, _ = await app.leader()
         other = next(one for one in registry_names(app.app.name) if one != name)
-        await until(lambda: other in listed(app.app.name), SOON_S, "the other registry stands by")
+        await until(lambda: stands_by(other, victim.id), SOON_S, "the other registry stands by, on another node")
         lost = {row.incarnation for row in app.hosts(victim)}
         stays = {shard: row for shard, row in app.client.table.shards.items() if row.owner not in lost}
 
@@ -378,6 +385,24 @@ async def test_08_when_the_registrys_node_is_lost_with_a_host_what_was_not_on_it
         assert await app.marks() == [[1, 2]] * len(ENTITIES)
         await app.leads(other)
     await asyncio.to_thread(nodes.add, Shape(cpus=2))
+
+
+@pytest.mark.slow
+async def test_a_registry_that_stands_by_beside_the_one_that_leads_is_started_again_on_another_node(
+    two: Running,
+) -> None:
+    name, _, home = await two.leader()
+    other = next(one for one in registry_names(two.app.name) if one != name)
+    await until(lambda: stands_by(other, home), SOON_S, "the other registry stands by, on another node")
+
+    # As Ray may do with one that led before.
+    ray.kill(ray.get_actor(other, "remora"), no_restart=True)
+    registry: Any = ray.remote(RegistryActor).options(**registry_options(other, home))
+    beside = registry.remote(AppSource(f"{PATH}:moving"), "", 2, other)
+    assert await beside.node.remote() == home
+
+    await until(lambda: stands_by(other, home), SOON_S, "it stands by, on another node")
+    assert (await two.leader())[0] == name
 
 
 @pytest.mark.slow
@@ -507,6 +532,28 @@ async def test_a_dedicated_entity_whose_process_ends_again_and_again_is_started_
 
     after = homes[1:]  # the first end is Ray's to mend, where it likes
     assert all(former != latter for former, latter in itertools.pairwise(after)), homes
+
+
+@pytest.mark.slow
+async def test_a_host_that_ends_twice_in_a_row_is_started_on_the_other_node_and_left_there(two: Running) -> None:
+    first = two.hosts()[0]
+    rows = [first]
+    for _ in range(2):
+        os.kill(rows[-1].pid, signal.SIGKILL)
+
+        def again(former: HostRow = rows[-1]) -> bool:
+            return any(row.slot == first.slot and row.incarnation > former.incarnation for row in two.hosts())
+
+        await until(again, LOST_S, "it is started again")
+        rows.append(next(row for row in two.hosts() if row.slot == first.slot))
+    assert rows[1].node == rows[0].node, "there was room where it was, and as few"
+    assert rows[2].node != rows[1].node
+
+    until_s = time.perf_counter() + 3 * SETTINGS.node_look_s
+    while time.perf_counter() < until_s:  # both hosts are on one node now, which nobody mends at once
+        await asyncio.sleep(0.1)  # noqa: TID251 - nothing is to happen in that time
+        assert rows[2].incarnation in {row.incarnation for row in two.hosts()}
+        assert not two.client.table.draining
 
 
 @pytest.mark.slow

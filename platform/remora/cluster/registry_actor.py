@@ -134,6 +134,10 @@ class RegistryActor:
         self._run()
         await asyncio.Event().wait()
 
+    async def node(self) -> str:
+        """Return the id of the node it is on."""
+        return str(ray.get_runtime_context().get_node_id())
+
     async def leads(self) -> bool:
         """Return whether this registry leads."""
         return self._registry is not None
@@ -262,7 +266,7 @@ class RegistryActor:
         """See to it that the other registry runs, on another node if there is one."""
         here = ray.get_runtime_context().get_node_id()
         (name,) = (one for one in registry_names(self._app.name) if one != self._name)
-        where = ""
+        where, tried = "", set[str]()
         while (registry := self._registry) is not None:
             doubted = registry.detection.doubted
             try:
@@ -270,10 +274,19 @@ class RegistryActor:
                     # Ray restarts it once it has found that its node is gone, which takes up to a minute: not waited for.
                     await end_actor(name)
                 alive = [one["NodeID"] for one in await asyncio.to_thread(ray.nodes) if one["Alive"]]
-                where = min((node for node in alive if node != here and node not in doubted), default="")
+                others = sorted(node for node in alive if node != here and node not in doubted)
+                untried = [node for node in others if node not in tried]
+                where = next(iter(untried or others), "")
                 actor = ray.remote(RegistryActor).options(**registry_options(name, where))
                 other: Handle = actor.remote(self._source, self._store_url, self._hosts_wanted, name)
-                await other.stand_by.remote()
+                aimed, where = where, await other.node.remote()
+                if where == here and untried:
+                    # One that led before, or that Ray restarted where it liked: one node's end must not be both of theirs.
+                    tried.add(aimed)
+                    self._log.info("%s stands by on this node: it is started again on another", name)
+                    await end_actor(name)
+                else:
+                    await other.stand_by.remote()
             except RayError as error:
                 self._log.info("the standby registry is started again: %s", type(error).__name__)
             await asyncio.sleep(AGAIN_S)
