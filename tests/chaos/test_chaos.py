@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import SEED
 
-SLOW_MINUTES = 5.0
+SLOW_MINUTES = 2.0
 
 
 def chaos(folder: Path, *options: str) -> str:

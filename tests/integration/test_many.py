@@ -22,11 +22,7 @@ async def test_fifty_dedicated_entities_and_a_hundred_thousand_shared_ones_live_
     tmp_path: Path, figure: Figure
 ) -> None:
     async with running("tests.integration.apps:many", tmp_path / "many.db") as app:
-        began = time.perf_counter()
-        boards = [app.client.ref(Alone, f"b{n}").with_options(deadline_s=STARTED_S) for n in range(DEDICATED)]
-        assert await asyncio.gather(*(board.add(n) for n, board in enumerate(boards))) == list(range(DEDICATED))
-        figure("fifty dedicated ones answered after", time.perf_counter() - began)
-
+        # The many first: fifty processes more, idle as they are, leave the other hosts less than half of two cores.
         began, numbers = time.perf_counter(), iter(range(SHARED))
 
         async def work() -> int:
@@ -39,6 +35,11 @@ async def test_fifty_dedicated_entities_and_a_hundred_thousand_shared_ones_live_
         assert sum(await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))) == SHARED
         figure("a hundred thousand shared ones answered after", time.perf_counter() - began)
 
+        began = time.perf_counter()
+        boards = [app.client.ref(Alone, f"b{n}").with_options(deadline_s=STARTED_S) for n in range(DEDICATED)]
+        assert await asyncio.gather(*(board.add(n) for n, board in enumerate(boards))) == list(range(DEDICATED))
+        figure("fifty dedicated ones answered after", time.perf_counter() - began)
+
         names = {entity_name(app.name, f"alone/b{n}") for n in range(DEDICATED)}
         assert names <= set(listed(app.name)), "each is an actor of its own, under its documented name"
         lost = next(row for row in app.client.table.hosts.values() if row.name == entity_name(app.name, "alone/b7"))
@@ -46,4 +47,8 @@ async def test_fifty_dedicated_entities_and_a_hundred_thousand_shared_ones_live_
         assert await boards[7].add(1) == 8
         await until(lambda: lost.incarnation not in app.client.table.hosts, 10.0, "its former self is gone")
         assert [await board.value() for board in boards] == [n + (n == 7) for n in range(DEDICATED)]
-        assert await app.client.ref(Witness, f"w{SHARED - 1}").marks() == [SHARED - 1]
+        asked = range(0, SHARED, 100)
+        found = await asyncio.gather(
+            *(app.client.ref(Witness, f"w{n}").with_options(deadline_s=60.0).marks() for n in asked)
+        )
+        assert found == [[n] for n in asked]
