@@ -27,7 +27,7 @@ from tests.chaos.client import Spec
 from tests.chaos.judge import histories, judge
 from tests.chaos.run import APP_PATH, ClientProcess, read_journal
 from tests.chaos.stage import Stage, stage, stage_on_sqlite, until
-from tests.chaos.witness import Operation, read_logs
+from tests.chaos.witness import Log, read_logs
 from tests.nodes import LABEL, Node, actor_process
 
 ENTITIES = 1_000
@@ -143,6 +143,9 @@ class FailoverRows:
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
         self._on = loaded.on
+        self._log = Log(
+            loaded.client.log
+        )  # read as it grows: read anew it would take a core from what is measured next
 
     async def host(self, name: str) -> AsyncIterator[Record]:
         """Kill one host after the other."""
@@ -294,19 +297,16 @@ class FailoverRows:
         begins = tuple(f"{pid}-" for pid in pids)
         return sum(entry.token.startswith(begins) for entry in await read_journal(self._on))
 
-    def _operations(self) -> list[Operation]:
-        return read_logs([self._loaded.client.log])
-
     def _latencies(self, from_ns: int, until_ns: int = 1 << 62) -> list[float]:
         """Return the seconds that commands took which were sent in that time, or were under way when it began."""
         return [
             one.took_s
-            for one in self._operations()
+            for one in self._log.operations()
             if one.took_s is not None and one.sent_ns < until_ns and (one.answered_ns or 0) > from_ns
         ]
 
     async def _no_errors(self, row: str) -> None:
-        errors = [error for one in self._operations() for error in (*one.errors, one.refused) if error]
+        errors = [error for one in self._log.operations() for error in (*one.errors, one.refused) if error]
         if errors:
             msg = f"{row}: {len(errors)} errors, the first: {errors[0]}"
             raise RuntimeError(msg)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.judge import Entry, histories, judge
-from tests.chaos.witness import Operation, Shown, Witness, read_logs
+from tests.chaos.witness import Log, Operation, Shown, Witness, read_logs
 
 KEY = "ledger/a"
 
@@ -209,3 +209,21 @@ def test_a_log_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert (one.answered_ns, one.shown, one.errors) == (10**18, shown("a"), ("TimeoutError: late",))
     assert one.sent_ns <= two.sent_ns
     assert (two.what, two.shown, two.answered_ns, two.refused) == ("seen", None, None, "ValueError: no")
+
+
+def test_a_log_read_as_it_grows_says_what_one_read_whole_does(tmp_path: Path) -> None:
+    path = tmp_path / "client-1.log"
+    witness, log = Witness(path, "client-1"), Log(path)
+    assert log.operations() == []
+    first = witness.sends(KEY, "append", "a")
+    assert [one.answered_ns for one in log.operations()] == [None]
+    second = witness.sends(KEY, "append", "b")
+    witness.answered(second, 10**18, shown("b"))
+    witness.given_up(first, TimeoutError("late"))
+    assert log.operations() == read_logs([path])
+    with path.open("a") as begun:
+        begun.write('["answered", 1, 5')
+    witness.close()
+
+    assert log.operations() == read_logs([path])
+    assert [(one.given_up, one.answered_ns) for one in log.operations()] == [(1, None), (0, 10**18)]

@@ -90,31 +90,50 @@ class Witness:
         self._file.write(json.dumps(line) + "\n")
 
 
-def read(lines: Iterable[str], caller: str) -> list[Operation]:
-    """Return the operations of one log, in the order they were sent."""
-    found: dict[int, Operation] = {}
-    for line in lines:
-        kind, number, at_ns, *rest = json.loads(line)
-        if kind == "sends":
-            key, what, item = rest
-            found[number] = Operation(number, caller, key, what, item, at_ns)
-            continue
-        one = found[number]
-        match kind:
-            case "given up":
-                one.given_up += 1
-                one.errors = (*one.errors, rest[0])
-            case "answered":
-                one.answered_ns, one.shown = at_ns, Shown(*rest)
-            case "refused":
-                one.refused = rest[0]
-            case _:
-                msg = f"no witness writes {kind!r}"
-                raise ValueError(msg)
-    return list(found.values())
+class Log:
+    """What a client has written so far, read as it grows: only what is new is read again.
+
+    Args:
+        path: The log.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_bytes = 0
+        self._found: dict[int, Operation] = {}
+
+    def operations(self) -> list[Operation]:
+        """Return all operations, in the order they were sent."""
+        with self._path.open("rb") as file:
+            file.seek(self._read_bytes)
+            whole = file.read().rpartition(b"\n")[0]
+        if whole:
+            self._read_bytes += len(whole) + 1
+            self._take(whole.decode().splitlines())
+        return list(self._found.values())
+
+    def _take(self, lines: Iterable[str]) -> None:
+        found = self._found
+        for line in lines:
+            kind, number, at_ns, *rest = json.loads(line)
+            if kind == "sends":
+                key, what, item = rest
+                found[number] = Operation(number, self._path.stem, key, what, item, at_ns)
+                continue
+            one = found[number]
+            match kind:
+                case "given up":
+                    one.given_up += 1
+                    one.errors = (*one.errors, rest[0])
+                case "answered":
+                    one.answered_ns, one.shown = at_ns, Shown(*rest)
+                case "refused":
+                    one.refused = rest[0]
+                case _:
+                    msg = f"no witness writes {kind!r}"
+                    raise ValueError(msg)
 
 
 def read_logs(paths: Sequence[Path]) -> list[Operation]:
     """Return the operations of several clients, which may still be writing."""
-    whole = {path: path.read_text(encoding="utf-8").rpartition("\n")[0] for path in paths}
-    return [one for path, text in whole.items() for one in read(text.splitlines(), path.stem)]
+    return [one for path in paths for one in Log(path).operations()]
