@@ -49,7 +49,7 @@ test: $(STAMP) ## every test that is not slow: ARGS="-k fence" narrows it down
 	$(PYTEST) -m "not slow" $(ARGS) $(RAY_TESTS) || [ $$? -eq 5 ]
 
 test-slow: $(STAMP) ## the slow tests
-	$(PYTEST) -m slow -n 2 $(ARGS) $(ALONE_TESTS) || [ $$? -eq 5 ]
+	$(PYTEST) -m slow -n 2 $(ARGS) tests/unit $(ALONE_TESTS) || [ $$? -eq 5 ]
 	$(PYTEST) -m slow $(ARGS) $(RAY_TESTS) || [ $$? -eq 5 ]
 
 chaos: export RAY_AUTH_MODE := disabled

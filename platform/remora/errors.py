@@ -24,7 +24,7 @@
     │   └── NotLeader                   the registry that was asked stands by
     ├── TryAgain              RETRY     the same id again is safe and is expected to work
     │   ├── Overloaded                  a bounded queue is full; says when to come back
-    │   ├── Unavailable                 the entity restarts, moves or recovers, or its shard has no owner
+    │   ├── Unavailable                 the entity restarts, moves or recovers, or was not sent: its shard has no owner
     │   ├── StoreUnavailable            the store did not take or give the data
     │   ├── OutOfOrder                  an earlier command of the lane has not arrived
     │   └── DeadlineExceeded            the wait ended first; the outcome is unknown, the id is in the error
@@ -274,7 +274,7 @@ class Overloaded(TryAgain):
 
 
 class Unavailable(TryAgain):
-    """The entity restarts, moves or recovers, or until the deadline its shard had no owner: nothing was done."""
+    """The entity restarts, moves or recovers, or the command was not sent until its deadline, for want of an owner of its shard."""
 
     code = "unavailable"
 

@@ -124,7 +124,8 @@ async def ensure_platform(
     app = source.load()
     url, name = absolute_store(store), registry_name(app.name)
     actor = ray.remote(RegistryActor).options(**registry_options(name))
-    stood = await _stands(name)
+    # Either: while the other one leads, this one may just be starting again.
+    stood = any([await _stands(one) for one in registry_names(app.name)])
     registry: Any = actor.remote(source, url, hosts, name)
     try:
         async with asyncio.timeout(max(PLATFORM_S, app.settings.ready_within_s + SPARE_S)):

@@ -34,6 +34,8 @@ from remora.supervision.restarts import restarts_at_once
 
 AGAIN_S = 0.5
 """Pause before a standby is started again, or a registry that failed to lead tries again, in seconds."""
+STANDBY_LOOK_S = 5.0
+"""Seconds between looks for another node while both registries are on one."""
 ASK_S = 5.0
 """Longest wait for the other registry to say whether it leads, in seconds."""
 
@@ -54,6 +56,31 @@ def registry_options(name: str, node: str = "") -> dict[str, Any]:
         options["label_selector"] = {NODE_LABEL: node}
         options["fallback_strategy"] = [{"label_selector": {}}]
     return options
+
+
+async def _others(here: str, registry: Registry) -> list[str]:
+    """Return the other nodes that may have a registry."""
+    nodes = await asyncio.to_thread(ray.nodes)
+    return sorted({one["NodeID"] for one in nodes if one["Alive"]} - {here} - registry.detection.doubted)
+
+
+async def room_elsewhere(here: str, registry: Registry, tried: set[str], standing: asyncio.Future[Any]) -> str:
+    """Wait until the standby, which is on this node, may be on another; return that.
+
+    Args:
+        here: This node.
+        registry: The registry that leads.
+        tried: Nodes that were aimed at before.
+        standing: Its standing by, which ends with its process.
+
+    Raises:
+        RayError: Its process has ended.
+    """
+    while not (untried := [node for node in await _others(here, registry) if node not in tried]):
+        await asyncio.wait({standing}, timeout=STANDBY_LOOK_S)
+        if standing.done():
+            standing.result()
+    return untried[0]
 
 
 class RegistryActor:
@@ -268,25 +295,23 @@ class RegistryActor:
         (name,) = (one for one in registry_names(self._app.name) if one != self._name)
         where, tried = "", set[str]()
         while (registry := self._registry) is not None:
-            doubted = registry.detection.doubted
             try:
-                if where in doubted:
+                if where in registry.detection.doubted:
                     # Ray restarts it once it has found that its node is gone, which takes up to a minute: not waited for.
                     await end_actor(name)
-                alive = [one["NodeID"] for one in await asyncio.to_thread(ray.nodes) if one["Alive"]]
-                others = sorted(node for node in alive if node != here and node not in doubted)
-                untried = [node for node in others if node not in tried]
-                where = next(iter(untried or others), "")
+                others = await _others(here, registry)
+                where = next(iter([node for node in others if node not in tried] or others), "")
                 actor = ray.remote(RegistryActor).options(**registry_options(name, where))
                 other: Handle = actor.remote(self._source, self._store_url, self._hosts_wanted, name)
-                aimed, where = where, await other.node.remote()
-                if where == here and untried:
-                    # One that led before, or that Ray restarted where it liked: one node's end must not be both of theirs.
-                    tried.add(aimed)
-                    self._log.info("%s stands by on this node: it is started again on another", name)
-                    await end_actor(name)
-                else:
-                    await other.stand_by.remote()
+                where = await other.node.remote()
+                standing = asyncio.ensure_future(other.stand_by.remote())
+                if where != here:
+                    await standing
+                # One that led before, or that Ray restarted where it liked: one node's end must not be both of theirs.
+                tried.add(await room_elsewhere(here, registry, tried, standing))
+                standing.cancel()
+                self._log.info("%s stands by on this node: it is started again on another", name)
+                await end_actor(name)
             except RayError as error:
                 self._log.info("the standby registry is started again: %s", type(error).__name__)
             await asyncio.sleep(AGAIN_S)

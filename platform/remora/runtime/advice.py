@@ -61,6 +61,7 @@ class Advice:
     async def close(self) -> None:
         """Ask no more, and wait for no answer."""
         self.closed = True
+        await asyncio.sleep(0)  # noqa: TID251 - one that is cancelled before its first step notes nothing
         for asking in self._asking:
             asking.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
