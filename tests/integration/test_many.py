@@ -11,11 +11,12 @@ from tests.integration.apps import Alone, Witness
 from tests.integration.conftest import Figure
 from tests.integration.running import kill, listed, running, until
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(900)]
 DEDICATED, SHARED = 50, 100_000
 IN_FLIGHT = 500
-STARTED_S = 240.0
-"""A second of CPU for each actor, on two cores that do other things too."""
+STARTED_S = 420.0
+"""More than a second of CPU for each actor, on two cores; those that have started leave the next ones less and less, since Ray's
+processes take 2.4 % of a core each while they do nothing. It took 188 to 240 s."""
 
 
 async def test_fifty_dedicated_entities_and_a_hundred_thousand_shared_ones_live_in_one_app(
