@@ -222,6 +222,7 @@ def test_what_is_wrong_on_the_command_line_ends_with_its_exit_code_and_no_traceb
     assert ended.code == code, ended.err
     assert says in ended.err
     assert "Traceback" not in ended.err
+    assert bank.cli(*words, "--json").code == code
 
 
 def test_a_host_killed_between_requests_is_not_seen_by_the_next_one(bank: Bank) -> None:

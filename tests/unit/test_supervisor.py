@@ -544,6 +544,19 @@ async def test_what_a_supervisor_is_being_asked_when_its_host_closes_is_told_lat
         asking.cancel()
 
 
+async def test_a_failure_in_the_moment_in_which_its_host_closes_is_told_later() -> None:
+    Foreman.gate = asyncio.Event()
+    async with working(ask_s=30.0) as (platform, client):
+        await client.ref(Job, "a").add()
+        host = platform.hosts["host-1"]
+        await platform.supervisors.pop("foreman").close()
+        host.failures.judge_snapshot(host.cells["job/a"], BoomError("begun to be asked about, and no more"))
+        await host.failures.close()
+
+        (row,) = await platform.store.untold_failures(["job"], 10)
+        assert (row.entity, row.command, row.untold) == ("job/a", "snapshot", 1)
+
+
 # -- watching ------------------------------------------------------------------------------------------
 
 
