@@ -14,6 +14,9 @@ UV_VERSION := 0.13.9
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 
+# Compiled once, not by each of the processes that tests and apps start: it is a third of what one needs to start.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help setup demo up test test-slow chaos bench lint format lock clean
 
 help: ## show this list

@@ -56,6 +56,12 @@ class Alone(Durable[Count]):
         return self.state.value
 
 
+class Lasting(Alone):
+    """Does not leave its actor however long others take to start."""
+
+    options = EntityOptions(placement="dedicated", passivate_after_s=3600.0)
+
+
 class Hog(Durable[Count]):
     """Keeps its host's loop without an await."""
 
@@ -90,7 +96,7 @@ frozen = _app("frozen")
 all_frozen = _app("all-frozen")
 fenced = _app("fenced")
 alone_killed = _app("alone-killed")
-many = _app("many")
+many = App("many", entities=[Witness, Lasting], allocation=BY_NUMBER)
 few_shards = App("few-shards", entities=[Witness], settings=Settings(shards=16))
 unopened = _app("unopened")
 why = App("why", entities=[Witness, Alone, Hog], settings=Settings(shards=16, lease_ttl_s=6.0))

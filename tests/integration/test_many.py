@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from remora.cluster.names import entity_name
-from tests.integration.apps import Alone, Witness
+from tests.integration.apps import Lasting, Witness
 from tests.integration.conftest import Figure
 from tests.integration.running import kill, listed, running, until
 
@@ -37,16 +37,13 @@ async def test_fifty_dedicated_entities_and_a_hundred_thousand_shared_ones_live_
         figure("a hundred thousand shared ones answered after", time.perf_counter() - began)
 
         began = time.perf_counter()
-        boards = [app.client.ref(Alone, f"b{n}").with_options(deadline_s=STARTED_S) for n in range(DEDICATED)]
+        boards = [app.client.ref(Lasting, f"b{n}").with_options(deadline_s=STARTED_S) for n in range(DEDICATED)]
         assert await asyncio.gather(*(board.add(n) for n, board in enumerate(boards))) == list(range(DEDICATED))
         figure("fifty dedicated ones answered after", time.perf_counter() - began)
 
-        names = {entity_name(app.name, f"alone/b{n}") for n in range(DEDICATED)}
-        # Ray's list of actors is a moment behind.
-        await until(
-            lambda: names <= set(listed(app.name)), 30.0, "each is an actor of its own, under its documented name"
-        )
-        lost = next(row for row in app.client.table.hosts.values() if row.name == entity_name(app.name, "alone/b7"))
+        names = {entity_name(app.name, f"lasting/b{n}") for n in range(DEDICATED)}
+        assert names <= set(listed(app.name)), "each is an actor of its own, under its documented name"
+        lost = next(row for row in app.client.table.hosts.values() if row.name == entity_name(app.name, "lasting/b7"))
         kill(lost)
         assert await boards[7].add(1) == 8
         await until(lambda: lost.incarnation not in app.client.table.hosts, 10.0, "its former self is gone")
