@@ -145,7 +145,8 @@ class App:
     def layout(self) -> Layout:
         """The app's shards: how many, of which host groups, and how they are given to hosts."""
         groups = {spec.group for spec in self.specs.values() if not spec.dedicated} | {""}
-        return Layout(self.settings.shards, tuple(sorted(groups)), self.allocation)
+        after = {group: before for group in groups if (before := self.order.groups_before(group))}
+        return Layout(self.settings.shards, tuple(sorted(groups)), self.allocation, after=after)
 
     def spec(self, type_name: str) -> EntitySpec:
         """Return an entity type by its snake_case name.

@@ -26,6 +26,7 @@ from remora.runtime.readiness import Progress
 from remora.runtime.registry import Registry
 from remora.runtime.startup import TOGETHER_S, as_they_start, stop_in_order
 from remora.runtime.supervisor import SupervisorProcess
+from remora.schema.describe import release_of
 from remora.sharding.table import HostRow, Table
 from remora.storage.open import open_store
 from remora.supervisor import Supervisor
@@ -134,7 +135,9 @@ class LocalPlatform:
 
     async def _new_host(self, name: str, dedicated: str = "", *, node: str = "local", group: str = "") -> HostRow:
         pid = os.getpid()
-        row = HostRow(0, name, node, machine_identity(), pid, started_s(pid), dedicated, group)
+        row = HostRow(
+            0, name, node, machine_identity(), pid, started_s(pid), dedicated, group, release=release_of(self.app)
+        )
         client = await self.client().start()
         host = Host(
             self.app, self.store, self.clock, row, client, seed=self._seed + len(self.hosts),

@@ -52,6 +52,18 @@ def test_a_host_group_comes_after_the_groups_it_depends_on_and_after_all_that_li
     assert order.gated == {}, "its hosts are waited for, the type itself has nothing to wait for"
 
 
+def test_a_group_comes_after_the_groups_of_the_types_that_it_waits_for() -> None:
+    model = entity("Model", EntityOptions(host_group="gpu"))
+    shop = entity("Shop", EntityOptions(depends_on=("model",)))
+    report = entity("Report", EntityOptions(host_group="reports"))
+    groups = {"gpu": HostGroup(), "reports": HostGroup(depends_on=("shared",))}
+
+    app = App("shop", entities=[model, shop, report], host_groups=groups)
+
+    assert app.order.groups_before("reports") == {"", "gpu"}
+    assert app.layout.after == {"reports": {"", "gpu"}}
+
+
 def test_types_that_depend_on_each_other_do_not_hold_up_each_others_hosts() -> None:
     model = entity("Model", EntityOptions(host_group="gpu"))
     late = entity("Late", EntityOptions(depends_on=("model",)))

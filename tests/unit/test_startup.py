@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -561,6 +561,44 @@ async def test_hosts_stop_in_the_reverse_of_the_order_they_started_in(monkeypatc
     assert stopped[:2] == ["far", "far-1"]
     assert set(stopped[2:]) == {"till", "near-1", "near-2", "host-1"}
     assert stopped.index("till") < stopped.index("host-1")
+
+
+async def test_a_rollout_moves_a_group_after_those_it_depends_on_and_each_entity_keeps_its_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    READY.update(database=True, licence=True)
+    moved: list[tuple[str, int]] = []
+    async with starting(grouped, hosts=1) as (platform, start, client):
+        await start
+        for number in range(8):
+            assert await client.ref(Far, f"f{number}").add() == 1
+            assert await client.ref(Till, f"t{number}").add(1) == 1
+        await platform.crash("host-1")  # and is replaced, so that nothing else puts its turn first: it joined last
+        await until(lambda: "host-1" in {row.name for row in platform.registry.current.hosts.values()})
+        old, shared = (
+            {row.name for row in platform.registry.current.hosts.values()},
+            platform.hosts["host-1"].incarnation,
+        )
+        platform.app = App(
+            "grouped", entities=[Till, Far, Model], host_groups=grouped.host_groups, settings=SETTINGS,
+            ready_when=(found("database"),),
+        )  # fmt: skip
+        for group in ("far", "near", ""):
+            await platform.add_host(f"next-{group}", node="next", group=group)
+        release = platform.release
+
+        async def noted(host: HostRow, targets: Mapping[str, str]) -> None:
+            moved.append((host.name, len(platform.registry.current.owned_by(shared))))
+            await release(host, targets)
+
+        monkeypatch.setattr(platform, "release", noted)
+        assert (await platform.registry.drain("local"))["left"] == []
+
+        assert moved == [("host-1", 4), ("far-1", 0)], "the shared ones had moved; no type lives on the near ones"
+        assert not old & {row.name for row in platform.registry.current.hosts.values()}
+        for number in range(8):
+            assert await client.ref(Far, f"f{number}").add() == 2
+            assert await client.ref(Till, f"t{number}").add(1) == 2
 
 
 async def test_a_stop_is_bounded_and_says_what_was_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -112,10 +113,7 @@ class Registry:
     @property
     def layout(self) -> Layout:
         """The app's shards, with what bears on where they go at the moment."""
-        return Layout(
-            self._layout.shards, self._layout.groups, self._layout.allocation, self.rebalance.load,
-            self.rebalance.locations,
-        )  # fmt: skip
+        return replace(self._layout, load=self.rebalance.load, locations=self.rebalance.locations)
 
     @property
     def drained(self) -> frozenset[str]:

@@ -8,6 +8,7 @@ host is drawn in ``membership``.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -40,6 +41,8 @@ class Layout:
     """Shard → commands/s as last measured."""
     locations: Mapping[str, str] = field(default_factory=dict)
     """Shard → host slot or node that somebody outside asked for."""
+    after: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Host group → the groups it starts after, also by way of others."""
 
     def names(self) -> list[str]:
         """Return the names of all shared shards, in a stable order."""
@@ -136,21 +139,25 @@ def moves(table: Table, layout: Layout, moves_max: int) -> dict[str, Move]:
 
 
 def emptying(table: Table, layout: Layout, moves_max: int) -> dict[str, Move]:
-    """Return the next moves away from hosts that are being emptied; none where nobody else may take them."""
-    chosen: dict[str, Move] = {}
-    for group in layout.groups:
+    """Return the next moves away from hosts that are being emptied; none where nobody else may take them.
+
+    In a rollout a group follows those it depends on, so that the new release finds what it needs of its own: it stays
+    where it is until they have moved. One that cannot move, or is not asked to, holds up nobody.
+    """
+    leaving: dict[str, dict[str, int]] = {}
+    for number in sorted(table.draining):
+        for shard in table.owned_by(number):
+            if "/" not in shard:
+                leaving.setdefault(group_of(shard), {})[shard] = number
+    movable: dict[str, dict[str, Move]] = {}
+    for group, sources in leaving.items():
         view = _view(table, table.hosts, group, layout)
-        if not view.hosts or view.hosts.keys() & table.draining:
-            continue
-        leaving = [
-            (shard, number)
-            for number in sorted(table.draining)
-            for shard in table.owned_by(number)
-            if "/" not in shard and group_of(shard) == group
-        ][: moves_max - len(chosen)]
-        placed = layout.allocation.place([shard for shard, _ in leaving], view)
-        chosen |= {shard: Move(number, placed[shard]) for shard, number in leaving if shard in placed}
-    return chosen
+        if view.hosts and not view.hosts.keys() & table.draining:
+            placed = layout.allocation.place(list(sources)[:moves_max], view)
+            movable[group] = {shard: Move(sources[shard], target) for shard, target in placed.items()}
+    ahead = {group for group, found in movable.items() if found} if in_rollout(table) else set[str]()
+    now = [found for group, found in movable.items() if not ahead & layout.after.get(group, frozenset())]
+    return dict(itertools.islice((move for found in now for move in found.items()), moves_max))
 
 
 def next_moves(

@@ -86,6 +86,16 @@ class Order:
         """Return what a part waits for still."""
         return [one for one in self.after.get(part, ()) if one not in reached]
 
+    def groups_before(self, group: str) -> frozenset[str]:
+        """Return the host groups that one starts after, also by way of others and of the types that live on them."""
+        found: set[Part] = set()
+        ahead = [group_part(group)]
+        while ahead:
+            following = set(self.after.get(ahead.pop(), ())) - found
+            found |= following
+            ahead.extend(following)
+        return frozenset(part.name for part in found if part.kind == "group")
+
     def before_joining(self, group: str, dedicated_type: str = "") -> tuple[Readiness, ...]:
         """Return the checks that a host passes before it is a host.
 
