@@ -84,9 +84,13 @@ class Want(NamedTuple):
 
     entity: str
     window: int
-    """Entries whose command ids are remembered: at least so many are returned if there are."""
+    """The last so many entries are its dedup window."""
     below: int = 0
     """Only snapshots at an entry before this one count; 0: any. What a reader gives that could not use the newest."""
+    events: bool = True
+    """Whether entries since the snapshot are wanted: its state is made of their events."""
+    ids: tuple[str, ...] = ()
+    """Commands that wait for it and may have been decided before: whatever of them is in the window is wanted."""
 
 
 class Tail(msgspec.Struct, array_like=True):
@@ -104,12 +108,11 @@ class Tail(msgspec.Struct, array_like=True):
 
 
 class Known(msgspec.Struct, array_like=True, frozen=True):
-    """Entries without a gap, and of each only that it was decided: most of them nobody ever asks for again."""
+    """An entry, and of it only that it was decided: most of them nobody ever asks for again."""
 
-    first: int = 0
-    """Number of the first; 0 if there is none."""
-    command_ids: tuple[str, ...] = ()
-    at_ms: tuple[int, ...] = ()
+    n: int
+    command_id: str
+    at: int
 
 
 class Recovered(msgspec.Struct, array_like=True):
@@ -125,11 +128,19 @@ class Recovered(msgspec.Struct, array_like=True):
     marks: str | None = None
     last: int = 0
     """Number of the last entry."""
+    last_seq: int = 0
+    """Number of the last event."""
+    oldest_n: int = 0
+    """Number of the oldest entry in the dedup window; 0 if there is none."""
+    oldest_ms: int = 0
+    """When that was made."""
     tail: list[Tail] = []
-    """Entries in order: all since the older of state and marks; the first PAGE_ENTRIES of them, the others are read
-    with ``entries``. Without their events up to ``state_n``: the state has them."""
-    known: Known = Known()
-    """The dedup window before the tail. Where that is more than PAGE_ENTRIES it is in the tail instead."""
+    """If wanted, all entries since the state, in order; the first PAGE_ENTRIES of them, the others are read with
+    ``entries``."""
+    sends: dict[str, int] = {}
+    """Durable sends since the marks: the last number of each sender."""
+    decided: list[Tail] = []
+    """Entries of the commands that were asked for by id, in order, without their events."""
 
 
 class EventRow(msgspec.Struct, array_like=True):
@@ -239,6 +250,10 @@ class Store(Protocol):
 
     async def entries(self, entity: str, after: int, limit: int) -> list[Tail]:
         """Read an entity's entries behind a number."""
+        ...
+
+    async def known(self, entity: str, after: int, upto: int) -> list[Known]:
+        """Read which commands were decided, by entries behind a number up to another; PAGE_ENTRIES at a time."""
         ...
 
     async def events(self, entity: str, after_seq: int, limit: int) -> list[EventRow]:

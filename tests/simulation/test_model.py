@@ -358,10 +358,11 @@ class Platforms(RuleBasedStateMachine):
         entities = {key: f"{'ledger' if key in LEDGERS else 'box'}/{key}" for key in self.model}
         for key, entity in entities.items():
             (found,) = await self.store.inner.load([Want(entity, WINDOW)])
+            known = await self.store.inner.known(entity, 0, found.last)
+            ids = [one.command_id for one in known]
             assert found.last == self.model[key].entries, (
-                f"{key}: entries {found.last}, {self.model[key].entries} expected, {[one.command_id for one in found.tail]}"
+                f"{key}: {found.last}, {self.model[key].entries} expected, {ids}"
             )
-            ids = [*found.known.command_ids, *(one.command_id for one in found.tail)]
             assert len(set(ids)) == len(ids), f"{key}: an id twice"
 
     # -- commands -----------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """The dedup window: what counts as the same command, and what is said about one that is not."""
 
 import asyncio
+import random
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 from pydantic import BaseModel
@@ -14,6 +15,8 @@ from remora import (
     DeadlineExceeded,
     Durable,
     EntityOptions,
+    Event,
+    EventSourced,
     NonDeterministic,
     Rejected,
     Settings,
@@ -24,7 +27,7 @@ from remora import (
 from remora.ids import fingerprint
 from remora.testing import Fault, FaultyStore, ManualClock
 from tests import platforms, things
-from tests.clock import until
+from tests.clock import turns, until
 from tests.flows import Listener
 from tests.platforms import host_of, move
 from tests.things import Boom, Counter, Till
@@ -272,3 +275,207 @@ async def test_a_repeat_waits_for_a_store_that_is_away_no_longer_than_its_deadli
 
         with pytest.raises(DeadlineExceeded):
             await client.ref(Slate, "s").with_options(command_id="c-4", deadline_s=0.2).add(4)
+
+
+# -- windows that are read only when they are asked for --------------------------------------------------
+
+
+async def test_commands_that_are_sent_for_the_first_time_have_nothing_of_the_window_read() -> None:
+    store = FaultyStore()
+    async with platforms.running(slates, store, hosts=2) as (platform, client):
+        slate = await written(client, 23)
+        await platform.crash(host_of(platform, "slate/s").name)
+        store.hold("known")
+        total = await slate.total()
+
+        for n in range(1, 4):
+            assert await slate.add(1) == total + n
+        cell = host_of(platform, "slate/s").cells["slate/s"]
+        assert (len(cell.window), cell.n) == (3, 26)
+
+
+async def test_a_repeat_that_waits_for_recovery_is_looked_up_in_the_same_read() -> None:
+    store = FaultyStore()
+    async with platforms.running(slates, store, hosts=2) as (platform, client):
+        await written(client, 23)
+        await platform.crash(host_of(platform, "slate/s").name)
+        store.hold("known")
+        store.hold("entries")
+
+        repeated, new = (client.ref(Slate, "s").with_options(command_id=one) for one in ("c-3", "new"))
+        assert await asyncio.gather(repeated.add(3), new.add(1), repeated.add(3)) == [6, 235, 6]
+
+
+async def test_a_later_repeat_has_the_window_read_once_and_what_is_behind_it_waits_in_order() -> None:
+    store = FaultyStore()
+    async with platforms.running(slates, store, hosts=2) as (platform, client):
+        slate = await written(client, 10)
+        await platform.crash(host_of(platform, "slate/s").name)
+        total = await slate.total()
+        store.hold("known")
+        maybe = asyncio.create_task(slate.with_options(command_id="new").add(1))
+        await until(lambda: store.waiting)
+        behind = asyncio.create_task(slate.add(1))
+        why = await slate.why()
+        assert why.state == "recovering"
+        assert "which commands it has answered" in why.because
+        assert not behind.done()
+        store.let_go("known")
+
+        assert (await maybe, await behind) == (total + 1, total + 2)
+        store.hold("known")
+        assert await slate.with_options(command_id="c-3").add(3) == 6
+        assert await slate.with_options(command_id="new").add(1) == total + 1
+        assert await slate.with_options(command_id="newer").add(1) == total + 3
+
+
+async def test_an_entity_whose_window_cannot_be_read_begins_anew_and_looks_for_the_one_command() -> None:
+    store = FaultyStore()
+    async with platforms.running(slates, store, hosts=2) as (platform, client):
+        slate = await written(client, 10)
+        await platform.crash(host_of(platform, "slate/s").name)
+        total = await slate.total()
+        store.error = lambda: ValueError("a row that cannot be read")
+        store.fail_next("known")
+
+        assert await slate.with_options(command_id="c-3").add(3) == 6
+        assert await slate.total() == total
+
+
+async def test_a_shard_that_moves_while_a_window_is_read_takes_the_command_along() -> None:
+    store = FaultyStore()
+    async with platforms.running(slates, store, hosts=3) as (platform, client):
+        slate = await written(client, 10)
+        await platform.crash(host_of(platform, "slate/s").name)
+        total = await slate.total()
+        store.hold("known")
+        repeated, new = (asyncio.create_task(slate.with_options(command_id=one).add(3)) for one in ("c-3", "new"))
+        await until(lambda: store.waiting)
+        moving = asyncio.create_task(move(platform, "slate/s"))
+        await turns(20)
+        store.let_go("known")
+        await moving
+
+        assert (await repeated, await new) == (6, total + 3)
+
+
+class Short(Slate):
+    """Remembers six commands."""
+
+    options = EntityOptions(snapshot_every=4, dedup_window=6)
+
+
+class Added(Event):
+    amount: int
+
+
+class Tally(EventSourced[Sum, Added]):
+    """The same, made of events."""
+
+    options = EntityOptions(snapshot_every=4, dedup_window=6)
+
+    @command
+    async def add(self, amount: int) -> int:
+        self.emit(Added(amount=amount))
+        return self.state.total
+
+    @query
+    async def total(self) -> int:
+        return self.state.total
+
+    def apply(self, event: Added) -> None:
+        self.state.total += event.amount
+
+
+class Giver(Durable[Sum]):
+    """Adds by durable sends."""
+
+    @command
+    async def give(self, times: int) -> None:
+        for _ in range(times):
+            self.send(Short.add, "s", amount=1)
+            self.send(Tally.add, "s", amount=1)
+
+
+forgetful = App("forgetful", entities=[Short, Tally, Giver], settings=Settings(shards=1))
+
+
+@pytest.mark.parametrize("kind", [Short, Tally])
+async def test_whatever_is_sent_again_after_restarts_and_moves_is_applied_once_and_gets_its_first_answer(
+    rng: random.Random, kind: type[Short | Tally]
+) -> None:
+    clock = ManualClock()
+    decided: list[tuple[str, int]] = []
+    """Ids, empty where only the client knows them, with the answers."""
+    async with platforms.running(forgetful, hosts=2, clock=clock) as (platform, client):
+        key, entity = f"{kind.__name__.lower()}/s", client.ref(kind, "s")
+        for _ in range(300):
+            clock.advance(0.3)  # by more than clocks may differ
+            drawn = rng.random()
+            if drawn < 0.1:
+                await move(platform, key)
+            elif drawn < 0.2:
+                if (cell := host_of(platform, key).cells.get(key)) is not None:
+                    cell.restart()
+            elif drawn < 0.4:
+                decided.append(("", await entity.add(1)))
+            elif drawn < 0.6 or not decided:
+                made = client.ids.next()
+                decided.append((made, await entity.with_options(command_id=made).add(1)))
+            else:
+                age = rng.randrange(min(len(decided), 12)) + 1
+                made, first = decided[-age]
+                # Of what is older than the window there may be an answer still, or a clear no.
+                with suppress(TooOld) if age > 6 else nullcontext():
+                    assert not made or await entity.with_options(command_id=made).add(1) == first, age
+        assert [answer for _, answer in decided] == list(range(1, len(decided) + 1))
+        assert await entity.total() == len(decided)
+
+
+@pytest.mark.parametrize("since", [0, 4])
+@pytest.mark.parametrize("kind", [Short, Tally])
+async def test_what_was_forgotten_before_or_since_an_entity_was_read_back_is_too_old(
+    kind: type[Short | Tally], since: int
+) -> None:
+    clock = ManualClock()
+    async with platforms.running(forgetful, hosts=2, clock=clock) as (platform, client):
+        entity, made = client.ref(kind, "s"), list[str]()
+        for _ in range(8):
+            clock.advance(1.0)
+            made.append(client.ids.next())
+            await entity.with_options(command_id=made[-1]).add(1)
+        await platform.crash(host_of(platform, f"{kind.__name__.lower()}/s").name)
+        for _ in range(since):  # sent for the first time: nothing is read for them
+            clock.advance(1.0)
+            await entity.add(1)
+
+        oldest = 2 + since  # six are remembered
+        with pytest.raises(TooOld):
+            await entity.with_options(command_id=made[oldest - 1]).add(1)
+        if oldest < 8:
+            assert await entity.with_options(command_id=made[oldest]).add(1) == oldest + 1
+        assert await entity.total() == 8 + since
+
+
+@pytest.mark.parametrize("times", [3, 5, 6, 9])
+@pytest.mark.parametrize("kind", [Short, Tally])
+async def test_what_durable_sends_have_pushed_out_of_the_window_since_is_too_old_too(
+    kind: type[Short | Tally], times: int
+) -> None:
+    clock = ManualClock()
+    async with platforms.running(forgetful, hosts=2, clock=clock) as (platform, client):
+        entity, made = client.ref(kind, "s"), client.ids.next()
+        clock.advance(1.0)
+        assert await entity.with_options(command_id=made).add(1) == 1
+        await platform.crash(host_of(platform, f"{kind.__name__.lower()}/s").name)
+        clock.advance(1.0)
+        await client.ref(Giver, "g").give(times)
+        await until(lambda: host_of(platform, "giver/g").outbox.pending == 0)
+        assert await entity.total() == 1 + times
+
+        # An activation made of its events has the answer in memory.
+        with pytest.raises(TooOld) if times > 5 and kind is Short else nullcontext():
+            assert await entity.with_options(command_id=made).add(1) == 1
+        assert await entity.total() == 1 + times, "it is not applied again"
+        clock.advance(1.0)
+        assert await entity.with_options(command_id=client.ids.next()).add(1) == 2 + times, "a new one is"

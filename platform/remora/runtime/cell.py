@@ -58,7 +58,7 @@ class Cell:
     __slots__ = (
         "busy_since_s", "commit", "entity", "forgot_ms", "history", "host", "id", "kept", "key", "lanes",
         "last_used_s", "mailbox", "marks", "n", "phase", "pumping", "reason", "reminders", "seen_s", "seq", "shard", "snapshot_n",
-        "spec", "state_bytes", "tail_bytes", "task", "turn", "unremembered",
+        "spec", "state_bytes", "tail_bytes", "task", "turn", "unread", "unremembered",
         "weight", "window",
     )  # fmt: skip
 
@@ -90,6 +90,8 @@ class Cell:
         """Last accepted number per lane."""
         self.window: dict[str, window.Decided] = {}
         """Recorded answers by command id, oldest first."""
+        self.unread: window.Unread | None = None
+        """What of the window is in the store alone: what was decided before the entity was read back."""
         self.forgot_ms = 0
         """When the newest command that the window does not hold any more was applied; 0 while it holds all."""
         self.reminders: dict[str, int | None] | None = None
@@ -208,10 +210,7 @@ class Cell:
                 return
             handler = self._handler(ask)
             if not handler.is_query and (decided := window.recall(self, ask)) is not None:
-                if decided[0] == window.UNREAD:
-                    self.host.spawn(self._repeat(ask, sink, deadline_s - now_s))
-                else:
-                    self.answer(sink, ask.n, *decided)
+                self._recalled(item, decided, now_s)
                 return
             host.running.enter(
                 self.key, handler.name
@@ -245,6 +244,15 @@ class Cell:
             self._begin_task(item, handler, turn, image, coroutine)
         else:
             self._run_through(item, handler, turn, image, coroutine)
+
+    def _recalled(self, item: Item, decided: tuple[int, bytes], now_s: float) -> None:
+        ask, sink, deadline_s = item
+        if decided[0] == window.UNKNOWN:
+            window.begin_reading(self, item)
+        elif decided[0] == window.UNREAD:
+            self.host.spawn(self._repeat(ask, sink, deadline_s - now_s))
+        else:
+            self.answer(sink, ask.n, *decided)
 
     async def _repeat(self, ask: Ask, sink: Sink, within_s: float) -> None:
         """Answer a command whose answer is in the store and not in memory: it waits for that, and nobody for it."""

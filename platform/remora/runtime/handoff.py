@@ -28,7 +28,7 @@ from remora.errors import DeadlineExceeded, HostGone, NotOwner
 from remora.lifecycle import Phase, step
 from remora.messages import ERROR, SEND, Ask
 from remora.runtime.session import Session
-from remora.runtime.window import Decided
+from remora.runtime.window import Decided, Unread
 from remora.schema.describe import model_schema, to_text
 from remora.schema.reading import read_state
 from remora.supervision.decisions import aged, dated
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 HandOver = Callable[[str, bytes], Awaitable[None]]
 """Gives a host, by name, an encoded load; raises HostGone when it cannot be reached."""
-FORMAT = 2
+FORMAT = 3
 """Version of what travels."""
 SLICE_MAX = 128
 """Entities packed in one go before the loop gets its turn."""
@@ -68,6 +68,8 @@ class Image(msgspec.Struct, array_like=True, gc=False):
     lanes: dict[str, int] | None
     window: dict[str, Decided]
     """Oldest first."""
+    unread_n: int
+    """Last entry of what of the window is in the store alone; 0 if all is here."""
     forgot_ms: int
     reminders: dict[str, int | None] | None
     history: list[tuple[int, tuple[float, ...], int, float]]
@@ -275,6 +277,7 @@ class HandOff:
                 cell.marks,
                 cell.lanes,
                 cell.window,
+                cell.unread.upto if cell.unread else 0,
                 cell.forgot_ms,
                 cell.reminders,
                 aged(cell.history or {}, now_s),
@@ -396,6 +399,7 @@ class HandOff:
         cell.n, cell.seq, cell.snapshot_n = image.n, image.seq, image.snapshot_n
         cell.tail_bytes, cell.kept, cell.marks, cell.lanes = image.tail_bytes, image.kept, image.marks, image.lanes
         cell.window, cell.forgot_ms, cell.reminders = image.window, image.forgot_ms, image.reminders
+        cell.unread = Unread(image.unread_n) if image.unread_n else None
         now_s = self._host.clock.monotonic_s()
         cell.history = dated(image.history, now_s) or None
         cell.state_bytes = len(image.state)

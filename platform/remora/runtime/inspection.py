@@ -206,8 +206,8 @@ def _working(host: Host, cell: Cell, now_s: float) -> Found | None:
         if committing:
             because += f", and what it did before waits for the store ({how_long(written)})"
         return Found("running", because, for_s, running)
-    if (judged := _judged(host, cell, now_s)) is not None:
-        return judged
+    if (held_up := _judged(host, cell, now_s) or _reading(cell, now_s)) is not None:
+        return held_up
     if committing:
         because = f"What it did has waited {how_long(written)} for the store to confirm the commit"
         return Found("committing", because, written)
@@ -224,6 +224,15 @@ def _judged(host: Host, cell: Cell, now_s: float) -> Found | None:
     name = host.app.supervisors[cell.spec.type].name
     because = f"{judged.command} failed, and its supervisor {name} has been asked for {how_long(for_s)} what to do"
     return Found("judged", because, for_s)
+
+
+def _reading(cell: Cell, now_s: float) -> Found | None:
+    """Return what an entity is at that reads its dedup window, for a command that may be a repeat."""
+    if cell.task is None or cell.unread is None:
+        return None
+    for_s = now_s - cell.busy_since_s
+    because = f"It has read back for {how_long(for_s)} which commands it has answered"
+    return Found("recovering", because, for_s)
 
 
 def _chain_sentence(calls: list[OpenCall]) -> str:

@@ -25,7 +25,7 @@ from remora.journal import PAGE_ENTRIES, Recovered, Tail, Want
 from remora.lifecycle import Phase, step
 from remora.messages import ADMITTED
 from remora.runtime.cell import Cell
-from remora.runtime.window import is_send, unread
+from remora.runtime.window import Unread, asked_again, is_send
 from remora.schema.reading import UnreadableEvent, UnreadableState, read_events, read_state
 from remora.sharding.table import Table
 from remora.supervision.failure import RECOVERY
@@ -249,9 +249,9 @@ class Recovery:
 
     async def _load(self, cells: dict[str, Cell], below: int = 0) -> None:
         """Read cells and bring them back."""
-        wants = [Want(cell.key, cell.spec.options.dedup_window, below) for cell in cells.values()]
+        wants = {cell.key: self._want(cell, below) for cell in cells.values()}
         try:
-            found = await self._host.store.load(wants)
+            found = await self._host.store.load(list(wants.values()))
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - something in the store cannot be read: find out whose it is
@@ -266,11 +266,16 @@ class Recovery:
         for recovered in found:
             cell = cells[recovered.entity]
             if self._waits(cell):
-                await self._one(cell, recovered)
+                await self._one(cell, wants[cell.key], recovered)
             work += 1 + len(recovered.tail) // TURN_ENTRIES
             if work >= TURN_WORK:
                 work = 0
                 await asyncio.sleep(0)  # noqa: TID251 - the loop's turn, for entities that run
+
+    @staticmethod
+    def _want(cell: Cell, below: int) -> Want:
+        made_of_events = cell.spec.kind == "event_sourced"
+        return Want(cell.key, cell.spec.options.dedup_window, below, made_of_events, asked_again(cell))
 
     @staticmethod
     def _waits(cell: Cell) -> bool:
@@ -282,12 +287,12 @@ class Recovery:
         if self._waits(cell):  # else it was stopped, held back or let go meanwhile, and what becomes of it is settled
             self._host.failures.judge_recovery(cell, error)
 
-    async def _one(self, cell: Cell, recovered: Recovered) -> None:
+    async def _one(self, cell: Cell, want: Want, recovered: Recovered) -> None:
         """Bring one back, or begin to, where it has more to read."""
         self._current.pop(cell.key, None)
         try:
             with self._host.running.within(cell.key, RECOVERY):
-                rebuild = Rebuild(cell, recovered)
+                rebuild = Rebuild(cell, want, recovered)
             await self._apply(rebuild, recovered.tail)
         except UnreadableState as error:
             if cell.spec.kind == "event_sourced" and recovered.state_n:
@@ -357,30 +362,38 @@ class Recovery:
         passivation.settle(cell)
 
 
+def _decided(entry: Tail) -> Decided:
+    return entry.verdict, entry.reply.encode(), entry.at, entry.fingerprint
+
+
 class Rebuild:
-    """What becomes of one cell: snapshot, then events, then what it remembers of commands.
+    """What becomes of one cell: snapshot, then events, and what it remembers of the commands that wait for it.
 
     Args:
         cell: The cell; it is not touched before ``finish``.
+        want: What was asked of the store.
         recovered: The first page of what the store holds of it.
 
     Raises:
         UnreadableState: The state or snapshot cannot be read.
     """
 
-    def __init__(self, cell: Cell, recovered: Recovered) -> None:
+    def __init__(self, cell: Cell, want: Want, recovered: Recovered) -> None:
         self.cell = cell
         self.spec = cell.spec
-        self.last = recovered.last
+        self.last, self.last_seq = recovered.last, recovered.last_seq
         self.state_n = recovered.state_n
         self.marks_n = recovered.marks_n
-        self.n = min(recovered.state_n, recovered.marks_n)
-        self.seq = recovered.state_seq
+        self.n = recovered.state_n if want.events else recovered.last
+        """Entry up to which it has been read."""
         self.tail_bytes = 0
         self.marks: dict[str, int] | None = _decode_marks(recovered.marks) if recovered.marks else None
-        known = recovered.known
-        self.window: dict[str, Decided] = unread(known)
-        self.forgot_ms = self._forgot_ms(recovered)
+        if recovered.sends:
+            self.marks = (self.marks or {}) | recovered.sends
+        self.window: dict[str, Decided] = {}
+        looked_up = dict.fromkeys(want.ids) | {one.command_id: _decided(one) for one in recovered.decided}
+        self.unread = Unread(self.n, looked_up) if 0 < recovered.oldest_n <= self.n else None
+        self.forgot_ms = recovered.oldest_ms if recovered.oldest_n > 1 else 0
         self.state_bytes = len(recovered.state or "")
         self.entity = self.spec.cls()
         self.entity.id = cell.id
@@ -389,15 +402,9 @@ class Rebuild:
             if recovered.state is None
             else read_state(self.spec, recovered.state, recovered.state_version)
         )
-        self._forgotten_n = recovered.last - self.spec.options.dedup_window
+        self._forgotten_n = recovered.last - want.window
         self._events_n = recovered.state_n
         """Entry up to which events are in the state."""
-
-    def _forgot_ms(self, recovered: Recovered) -> int:
-        """Return when the first entry was made that is remembered, if there may have been others before it."""
-        known, tail = recovered.known, recovered.tail
-        first, at_ms = (known.first, known.at_ms[0]) if known.first else (tail[0].n, tail[0].at) if tail else (0, 0)
-        return at_ms if first > max(recovered.last - self.spec.options.dedup_window, 0) and first > 1 else 0
 
     @property
     def complete(self) -> bool:
@@ -410,10 +417,10 @@ class Rebuild:
             msg = f"entries {self.n + 1} to {self.last} are missing"
             raise LookupError(msg)
         for entry in tail:
-            if self.spec.kind == "event_sourced" and entry.n > self.state_n:
-                self._apply(entry)
-            self._remember(entry)
-            self.n, self.seq = entry.n, entry.seq
+            self._apply(entry)
+            if entry.n > self._forgotten_n and not is_send(entry.command_id):
+                self.window[entry.command_id] = _decided(entry)
+            self.n = entry.n
 
     def _apply(self, entry: Tail) -> None:
         if entry.n != self._events_n + 1:
@@ -431,30 +438,18 @@ class Rebuild:
         for event in events:
             self.entity.apply(event)
 
-    def _remember(self, entry: Tail) -> None:
-        if entry.n == self._forgotten_n + 1 and self._forgotten_n > 0:
-            self.forgot_ms = entry.at
-        if is_send(entry.command_id):
-            if entry.n > self.marks_n:
-                sender, _, number = entry.command_id.rpartition(">")
-                self.marks = self.marks or {}
-                self.marks[sender] = int(number)
-        elif entry.n > self._forgotten_n:
-            self.window[entry.command_id] = (entry.verdict, entry.reply.encode(), entry.at, entry.fingerprint)
-
     def finish(self) -> None:
         """Set the cell to it."""
         cell = self.cell
         cell.entity = self.entity
-        cell.n = max(self.n, self.state_n, self.marks_n)
-        cell.seq = self.seq
+        cell.n = max(self.last, self.state_n, self.marks_n)
+        cell.seq = self.last_seq
         cell.snapshot_n = self.state_n if self.spec.kind == "event_sourced" else self.marks_n
         cell.state_bytes, cell.tail_bytes = self.state_bytes, self.tail_bytes
         cell.kept = (self.state_n,) if self.state_n else ()
         cell.marks = self.marks
         # Its lanes stay: commands taken into the mailbox before or during recovery are taken.
-        cell.window = self.window
-        cell.forgot_ms = self.forgot_ms
+        cell.window, cell.unread, cell.forgot_ms = self.window, self.unread, self.forgot_ms
         cell.reminders = None
         cell.unremembered = self.spec.options.remember
         cell.commit = None

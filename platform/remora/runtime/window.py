@@ -3,34 +3,86 @@
 A command is recognised by its id, a durable send by its sender and number. The window holds the
 last ``dedup_window`` decisions, younger than ``dedup_age_s``; it is part of the journal's entries,
 so that it survives crashes and moves.
+
+Hardly any of it is ever asked for: whoever makes a command's id for it says that it is sent for the first time. So what an
+entity decided before it was read back stays in the store (``Unread``). Recovery looks up the commands that wait for it
+and may be repeats, in the same read; when another one comes, all of the window is read, once, and those behind it wait.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
-from remora.errors import CommandIdReused, NonDeterministic, OutOfOrder, TooOld
+from remora.errors import CommandIdReused, NonDeterministic, OutOfOrder, StoreUnavailable, TooOld
 from remora.ids import fingerprint, made_at_ms
 from remora.messages import FIRST, REPEATED, SEND, Ask
 
 if TYPE_CHECKING:
     from remora.journal import Known
-    from remora.runtime.cell import Cell
+    from remora.runtime.cell import Cell, Item
 
 Decided = tuple[int, bytes, int, int]
 """(verdict, payload, wall clock in ms, fingerprint of what was asked or 0); of one that was read back and that nobody has
 asked for again, (UNREAD, nothing, wall clock in ms, number of its entry)"""
 UNREAD = -1
+UNKNOWN = -2
 _OK = b"null"
 
 
-def unread(known: Known) -> dict[str, Decided]:
-    """Return what is remembered of entries that were read back without their answers."""
-    return {
-        command_id: (UNREAD, b"", at_ms, number)
-        for number, (command_id, at_ms) in enumerate(zip(known.command_ids, known.at_ms, strict=True), known.first)
-        if not is_send(command_id)
+class Unread(NamedTuple):
+    """What of a window is in the store alone."""
+
+    upto: int
+    """Number of its last entry; all that is in memory is younger."""
+    looked_up: Mapping[str, Decided | None] = MappingProxyType({})
+    """What was found of the commands that were looked up there; None if nothing was."""
+
+
+def asked_again(cell: Cell) -> tuple[str, ...]:
+    """Return the commands that wait for a cell and may have been decided before."""
+    return tuple(ask.command_id for ask, _, _ in cell.mailbox if _may_be_repeat(ask))
+
+
+def _may_be_repeat(ask: Ask) -> bool:
+    return bool(ask.command_id) and not ask.flags & (FIRST | SEND)
+
+
+def begin_reading(cell: Cell, item: Item) -> None:
+    """Read the whole window; the command that needs it, and those behind it, wait for that."""
+    cell.mailbox.insert(0, item)
+    cell.begin_waiting(cell.host.spawn(_read_all(cell, cell.unread.upto if cell.unread else 0)))
+
+
+async def _read_all(cell: Cell, upto: int) -> None:
+    host, task = cell.host, asyncio.current_task()
+    after = forgotten = max(cell.n - cell.spec.options.dedup_window, 0)
+    last = max(upto, after + 1)  # the oldest in any case: what came before it is forgotten
+    found: list[Known] = []
+    try:
+        while after < last and (page := await host.patiently(partial(host.store.known, cell.key, after, last))):
+            found += page
+            after = page[-1].n
+    except StoreUnavailable:  # this host is closed
+        raise
+    except Exception as failure:  # noqa: BLE001 - some row cannot be read: begun anew, it is looked for by itself
+        if cell.task is task:
+            host.log_failure(cell, "its window", failure)
+            cell.restart()
+        return
+    if cell.task is not task:  # restarted meanwhile, or it has left this host
+        return
+    if forgotten or found[0].n > 1:
+        cell.forgot_ms = found[0].at if found else host.clock.now_ms()  # if it is not written yet, it is that young
+    before = {
+        one.command_id: (UNREAD, b"", one.at, one.n) for one in found if one.n <= upto and not is_send(one.command_id)
     }
+    cell.window = before | cell.window
+    cell.unread = cell.task = None
+    cell.pump()
 
 
 def is_send(command_id: str) -> bool:
@@ -42,7 +94,8 @@ def is_send(command_id: str) -> bool:
 def recall(cell: Cell, ask: Ask) -> tuple[int, bytes] | None:
     """Return the recorded answer if ``ask`` was decided before: (verdict, payload).
 
-    (UNREAD, nothing) where the answer is still to be read: see ``read``.
+    (UNREAD, nothing) where the answer is still to be read: see ``read``; (UNKNOWN, nothing) where the store alone knows
+    whether it was: see ``begin_reading``.
 
     Raises:
         CommandIdReused: Its id stands for another command, or the same with other arguments.
@@ -53,6 +106,10 @@ def recall(cell: Cell, ask: Ask) -> tuple[int, bytes] | None:
     if ask.flags & SEND:
         return _recall_send(cell, ask)
     known = cell.window.get(ask.command_id)
+    if known is None and cell.unread is not None and _may_be_repeat(ask):
+        if ask.command_id not in cell.unread.looked_up:
+            return UNKNOWN, b""
+        known = cell.unread.looked_up[ask.command_id]
     if known is not None:
         if known[0] == UNREAD:
             return UNREAD, b""
@@ -129,3 +186,4 @@ def remember(cell: Cell, command_id: str, decided: Decided) -> None:
     oldest = next(iter(window))
     if len(window) > options.dedup_window or decided[2] - window[oldest][2] > options.dedup_age_s * 1000:
         cell.forgot_ms = window.pop(oldest)[2]
+        cell.unread = None  # all of that is older

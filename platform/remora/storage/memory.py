@@ -172,10 +172,11 @@ class MemoryStore:
 
     async def load(self, wants: Sequence[Want]) -> list[Recovered]:
         """Read entities back."""
-        return [self._load(*want) for want in wants]
+        return [self._load(want) for want in wants]
 
-    def _load(self, entity: str, window: int, below: int) -> Recovered:
-        last = self._last(entity)
+    def _load(self, want: Want) -> Recovered:
+        entity, window, below, events, ids = want
+        rows, last = self._entries.get(entity, {}), self._last(entity)
         state_n, state_seq, state, version = 0, 0, None, 1
         found = self._states.get(entity)
         if found is not None and (below == 0 or found[1] < below):
@@ -184,19 +185,29 @@ class MemoryStore:
         if usable:
             _, state_n, state_seq, state, version, _ = self._snapshots[entity][max(usable)]
         _, marks_n, marks = self._marks.get(entity, ("", 0, None))
-        start, first = min(state_n, marks_n), max(last - window, 0)
-        apart = 0 <= start - first <= PAGE_ENTRIES
-        tail = self._tail(entity, start if apart else min(start, first), PAGE_ENTRIES)
-        rows = [row for n, row in self._entries.get(entity, {}).items() if apart and first < n <= start]
-        known = Known(rows[0][1], tuple(r[4] for r in rows), tuple(r[7] for r in rows)) if rows else Known()
-        for row in tail:
-            if row.n <= state_n:
-                row.events = None
-        return Recovered(entity, state_n, state_seq, _text(state), version, marks_n, _text(marks), last, tail, known)
+        forgotten = max(last - window, 0)
+        oldest = next((row for n, row in rows.items() if n > forgotten), None)
+        sends: dict[str, int] = {}
+        for sender, mark, number in (row[4].rpartition(">") for n, row in rows.items() if n > marks_n):
+            if mark and number.isdecimal():
+                sends[sender] = max(sends.get(sender, 0), int(number))
+        decided = [one for one in self._tail(entity, forgotten, last) if one.command_id in ids]
+        for one in decided:
+            one.events = None
+        return Recovered(
+            entity, state_n, state_seq, _text(state), version, marks_n, _text(marks), last, rows[last][2] if last else 0,
+            oldest[1] if oldest else 0, oldest[7] if oldest else 0,
+            self._tail(entity, state_n, PAGE_ENTRIES) if events else [], sends, decided,
+        )  # fmt: skip
 
     async def entries(self, entity: str, after: int, limit: int) -> list[Tail]:
         """Read entries behind a number."""
         return self._tail(entity, after, limit)
+
+    async def known(self, entity: str, after: int, upto: int) -> list[Known]:
+        """Read which commands were decided."""
+        rows = [row for n, row in self._entries.get(entity, {}).items() if after < n <= upto]
+        return [Known(row[1], row[4], row[7]) for row in rows[:PAGE_ENTRIES]]
 
     def _tail(self, entity: str, after: int, limit: int) -> list[Tail]:
         rows = [row for n, row in self._entries.get(entity, {}).items() if n > after][:limit]

@@ -53,6 +53,7 @@ OPEN_STATEMENT_MS = 60_000
 """A migration may take as long as another one that it waits for."""
 
 _encode = msgspec.json.Encoder().encode
+_decode_sends = msgspec.json.Decoder(dict[str, int]).decode
 _decode_tail = msgspec.json.Decoder(list[Tail]).decode
 _decode_hosts = msgspec.json.Decoder(list[tuple[int, str, str, str, int, float, str, str]]).decode
 _decode_shards = msgspec.json.Decoder(list[tuple[str, int, int]]).decode
@@ -69,13 +70,14 @@ FROM host, unnest({_ENTRY_ARRAYS})
 """  # noqa: S608 - constant text
 _APPEND_ALL = f"SELECT append_all($1, {_ENTRY_ARRAYS}, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
 _TAIL = "json_build_array(n, seq, events, command_id, verdict, reply, at, fingerprint)"
-_RECOVERED_TAIL = _TAIL.replace("events", "CASE WHEN n > coalesce(p.n, s.n, 0) THEN events END")
-"""Events that are in the snapshot already stay where they are."""
+_HEAD = "rtrim(command_id, '0123456789')"
+"""Of a durable send's id: its sender and a '>'; see ``runtime.window.is_send``."""
 _LOAD = f"""
 SELECT w.entity, coalesce(p.n, s.n, 0), coalesce(p.seq, s.seq, 0), coalesce(p.state, s.state),
-       coalesce(p.version, s.version, 1), coalesce(m.n, 0), m.marks, coalesce(l.n, 0), t.tail,
-       k.first, k.command_ids, k.at_ms
-FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS w (entity, dedup, below, place)
+       coalesce(p.version, s.version, 1), coalesce(m.n, 0), m.marks, coalesce(l.n, 0), coalesce(l.seq, 0),
+       coalesce(o.n, 0), coalesce(o.at, 0), t.tail, d.sends, k.decided
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::boolean[], $5::text[])
+     WITH ORDINALITY AS w (entity, dedup, below, events, ids, place)
 LEFT JOIN LATERAL (
     SELECT * FROM snapshots WHERE entity = w.entity AND (w.below = 0 OR n < w.below) ORDER BY n DESC LIMIT 1
 ) p ON true
@@ -83,22 +85,27 @@ LEFT JOIN LATERAL (
     SELECT * FROM states WHERE entity = w.entity AND (w.below = 0 OR n < w.below) LIMIT 1
 ) s ON true
 LEFT JOIN LATERAL (SELECT * FROM marks WHERE entity = w.entity LIMIT 1) m ON true
-LEFT JOIN LATERAL (SELECT n FROM entries WHERE entity = w.entity ORDER BY n DESC LIMIT 1) l ON true
-CROSS JOIN LATERAL (
-    SELECT least(coalesce(p.n, s.n, 0), coalesce(m.n, 0)) AS start, greatest(coalesce(l.n, 0) - w.dedup, 0) AS first
-) f
+LEFT JOIN LATERAL (SELECT n, seq FROM entries WHERE entity = w.entity ORDER BY n DESC LIMIT 1) l ON true
 LEFT JOIN LATERAL (
-    SELECT json_agg({_RECOVERED_TAIL} ORDER BY n) AS tail FROM (
+    SELECT n, at FROM entries WHERE entity = w.entity AND n > coalesce(l.n, 0) - w.dedup ORDER BY n LIMIT 1
+) o ON true
+LEFT JOIN LATERAL (
+    SELECT json_agg({_TAIL} ORDER BY n) AS tail FROM (
         SELECT n, seq, events, command_id, verdict, reply, at, fingerprint FROM entries
-        WHERE entity = w.entity
-          AND n > CASE WHEN f.start - f.first BETWEEN 0 AND {PAGE_ENTRIES} THEN f.start ELSE least(f.start, f.first) END
-        ORDER BY n LIMIT {PAGE_ENTRIES}
+        WHERE w.events AND entity = w.entity AND n > coalesce(p.n, s.n, 0) ORDER BY n LIMIT {PAGE_ENTRIES}
     ) e
 ) t ON true
 LEFT JOIN LATERAL (
-    SELECT min(n) AS first, array_agg(command_id ORDER BY n) AS command_ids, array_agg(at ORDER BY n) AS at_ms
-    FROM entries
-    WHERE entity = w.entity AND n > f.first AND n <= f.start AND f.start - f.first <= {PAGE_ENTRIES}
+    SELECT json_object_agg(left(head, -1), number) AS sends FROM (
+        SELECT {_HEAD} AS head, max(substr(command_id, length({_HEAD}) + 1)::bigint) AS number
+        FROM entries WHERE entity = w.entity AND n > coalesce(m.n, 0) AND {_HEAD} LIKE '%>' AND {_HEAD} <> command_id
+        GROUP BY head
+    ) e
+) d ON true
+LEFT JOIN LATERAL (
+    SELECT json_agg({_TAIL.replace("events", "NULL")} ORDER BY n) AS decided FROM entries
+    WHERE w.ids <> '[]' AND entity = w.entity AND n > coalesce(l.n, 0) - w.dedup
+      AND command_id IN (SELECT json_array_elements_text(w.ids::json))
 ) k ON true
 ORDER BY w.place
 """  # noqa: S608 - constant text
@@ -298,12 +305,12 @@ class PostgresStore:
         """Read entities back, all in one statement."""
         if not wants:
             return []
-        rows = await self._read(_LOAD, *zip(*wants, strict=True))
-        found = [Recovered(*tuple(row)[:8]) for row in rows]
-        for one, (*_, tail, first, command_ids, at_ms) in zip(found, rows, strict=True):
-            one.tail = self._tail(tail)
-            if first is not None:
-                one.known = Known(first, tuple(command_ids), tuple(at_ms))
+        entity, window, below, events, ids = zip(*wants, strict=True)
+        rows = await self._read(_LOAD, entity, window, below, events, [_encode(one).decode() for one in ids])
+        found = [Recovered(*tuple(row)[:11]) for row in rows]
+        for one, (*_, tail, sends, decided) in zip(found, rows, strict=True):
+            one.tail, one.decided = self._tail(tail), self._tail(decided)
+            one.sends = _decode_sends(sends or "{}")
         return found
 
     def _tail(self, text: str | None) -> list[Tail]:
@@ -317,6 +324,12 @@ class PostgresStore:
         statement = """SELECT n, seq, events, command_id, verdict, reply, at, fingerprint FROM entries
                        WHERE entity = $1 AND n > $2 ORDER BY n LIMIT $3"""
         return [Tail(*row) for row in await self._read(statement, entity, after, limit)]
+
+    async def known(self, entity: str, after: int, upto: int) -> list[Known]:
+        """Read which commands were decided."""
+        statement = f"""SELECT n, command_id, at FROM entries
+                        WHERE entity = $1 AND n > $2 AND n <= $3 ORDER BY n LIMIT {PAGE_ENTRIES}"""  # noqa: S608 - constant text
+        return [Known(*row) for row in await self._read(statement, entity, after, upto)]
 
     async def events(self, entity: str, after_seq: int, limit: int) -> list[EventRow]:
         """Read recorded events."""

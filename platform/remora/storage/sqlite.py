@@ -22,6 +22,7 @@ from remora.journal import (
     EntryRow,
     EventRow,
     FailureRow,
+    Known,
     OutboxRow,
     ParkedRow,
     Recovered,
@@ -41,6 +42,7 @@ _decode_recovered = msgspec.json.Decoder(list[Recovered]).decode
 _decode_events = msgspec.json.Decoder(list[EventRow]).decode
 _decode_outbox = msgspec.json.Decoder(list[OutboxRow]).decode
 _decode_reminders = msgspec.json.Decoder(list[ReminderRow]).decode
+_decode_known = msgspec.json.Decoder(list[Known]).decode
 _decode_tail = msgspec.json.Decoder(list[Tail]).decode
 _decode_parked = msgspec.json.Decoder(list[ParkedRow]).decode
 _decode_scan = msgspec.json.Decoder(list[ScanRow]).decode
@@ -50,42 +52,44 @@ _decode_keys = msgspec.json.Decoder(list[str]).decode
 _encode = msgspec.json.Encoder().encode
 
 _TAIL = "n, seq, events, command_id, verdict, reply, at, fingerprint"
-_RECOVERED_TAIL = """t.n, t.seq, CASE WHEN t.n > f.n THEN t.events END,
-    t.command_id, t.verdict, t.reply, t.at, t.fingerprint"""
-"""Events that are in the snapshot already stay where they are."""
 _ENTRY_COLUMNS = 9
 _ENTRY_SIZES = (1, 4, 16, 64, 256, 1024, 3600)
 """Rows of the prepared statements that write entries; SQLite takes 32,766 values in one."""
 
+_HEAD = "rtrim(command_id, '0123456789')"
+"""Of a durable send's id: its sender and a '>'; see ``runtime.window.is_send``."""
 _LOAD = f"""
 WITH want AS MATERIALIZED (
-    SELECT w.value ->> 0 AS entity, w.value ->> 1 AS dedup, w.value ->> 2 AS below,
-           coalesce((SELECT max(n) FROM entries e WHERE e.entity = w.value ->> 0), 0) AS last,
+    SELECT w.value ->> 0 AS entity, w.value ->> 1 AS dedup, w.value ->> 2 AS below, w.value ->> 3 AS events,
+           w.value -> 4 AS ids,
+           (SELECT max(n) FROM entries e WHERE e.entity = w.value ->> 0) AS last,
            (SELECT max(n) FROM snapshots s
             WHERE s.entity = w.value ->> 0 AND (w.value ->> 2 = 0 OR s.n < w.value ->> 2)) AS snapshot
     FROM json_each(?) w
 ), found AS MATERIALIZED (
     SELECT want.entity, coalesce(p.n, s.n, 0) AS n, coalesce(p.seq, s.seq, 0) AS seq,
            coalesce(p.state, s.state) AS state, coalesce(p.version, s.version, 1) AS version,
-           coalesce(m.n, 0) AS marks_n, m.marks AS marks, want.last,
-           min(coalesce(p.n, s.n, 0), coalesce(m.n, 0)) AS start, max(want.last - want.dedup, 0) AS first
+           coalesce(m.n, 0) AS marks_n, m.marks AS marks, coalesce(want.last, 0) AS last, coalesce(l.seq, 0) AS last_seq,
+           max(coalesce(want.last, 0) - want.dedup, 0) AS forgotten, want.events AS events, want.ids AS ids
     FROM want
     LEFT JOIN snapshots p ON p.entity = want.entity AND p.n = want.snapshot
     LEFT JOIN states s ON s.entity = want.entity AND (want.below = 0 OR s.n < want.below)
     LEFT JOIN marks m ON m.entity = want.entity
+    LEFT JOIN entries l ON l.entity = want.entity AND l.n = want.last
 )
 SELECT json_group_array(json_array(
-    f.entity, f.n, f.seq, f.state, f.version, f.marks_n, f.marks, f.last,
-    json((SELECT json_group_array(json_array({_RECOVERED_TAIL}))
-     FROM (SELECT * FROM entries e
-           WHERE e.entity = f.entity
-             AND e.n > CASE WHEN f.start - f.first BETWEEN 0 AND {PAGE_ENTRIES} THEN f.start ELSE min(f.start, f.first) END
-           ORDER BY n LIMIT {PAGE_ENTRIES}) t)),
-    json((SELECT json_array(coalesce(min(n), 0), json_group_array(command_id), json_group_array(at))
-     FROM (SELECT n, command_id, at FROM entries e
-           WHERE e.entity = f.entity AND e.n > f.first AND e.n <= f.start AND f.start - f.first <= {PAGE_ENTRIES}
-           ORDER BY n)))))
-FROM found f
+    f.entity, f.n, f.seq, f.state, f.version, f.marks_n, f.marks, f.last, f.last_seq, coalesce(o.n, 0), coalesce(o.at, 0),
+    json((SELECT json_group_array(json_array({_TAIL}))
+     FROM (SELECT * FROM entries e WHERE e.entity = f.entity AND e.n > f.n AND f.events ORDER BY n LIMIT {PAGE_ENTRIES}))),
+    json((SELECT json_group_object(substr(head, 1, length(head) - 1), number)
+     FROM (SELECT {_HEAD} AS head, max(CAST(substr(command_id, length({_HEAD}) + 1) AS INTEGER)) AS number
+           FROM entries e WHERE e.entity = f.entity AND e.n > f.marks_n AND {_HEAD} GLOB '*>' AND {_HEAD} <> command_id
+           GROUP BY head))),
+    json((SELECT json_group_array(json_array(n, seq, NULL, command_id, verdict, reply, at, fingerprint))
+     FROM (SELECT * FROM entries e WHERE f.ids <> '[]' AND e.entity = f.entity AND e.n > f.forgotten
+           AND e.command_id IN (SELECT value FROM json_each(f.ids)) ORDER BY n)))))
+FROM found f LEFT JOIN entries o ON o.entity = f.entity
+     AND o.n = (SELECT min(n) FROM entries e WHERE e.entity = f.entity AND e.n > f.forgotten)
 """  # noqa: S608 - constant text
 
 
@@ -179,6 +183,12 @@ class SqliteStore(SqliteFile):
         statement = f"""SELECT json_group_array(json_array({_TAIL})) FROM (
             SELECT * FROM entries WHERE entity = ? AND n > ? ORDER BY n LIMIT ?)"""  # noqa: S608 - constant text
         return await self._on(self._reader, self._of_entities, statement, (entity, after, limit), _decode_tail)
+
+    async def known(self, entity: str, after: int, upto: int) -> list[Known]:
+        """Read which commands were decided."""
+        statement = f"""SELECT json_group_array(json_array(n, command_id, at)) FROM (
+            SELECT * FROM entries WHERE entity = ? AND n > ? AND n <= ? ORDER BY n LIMIT {PAGE_ENTRIES})"""  # noqa: S608 - constant text
+        return await self._on(self._reader, self._of_entities, statement, (entity, after, upto), _decode_known)
 
     def _of_entities(self, statement: str, values: Sequence[Any], decode: Callable[[str], T]) -> T:
         """Read what entities have written. What keeps that from being read may be theirs, and not the store's state."""

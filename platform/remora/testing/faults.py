@@ -13,6 +13,7 @@ from remora.journal import (
     Append,
     EventRow,
     FailureRow,
+    Known,
     OutboxRow,
     ParkedRow,
     Recovered,
@@ -182,6 +183,10 @@ class FaultyStore:
     async def entries(self, entity: str, after: int, limit: int) -> list[Tail]:
         """Read entries behind a number."""
         return await self._call("entries", lambda: self.inner.entries(entity, after, limit))
+
+    async def known(self, entity: str, after: int, upto: int) -> list[Known]:
+        """Read which commands were decided."""
+        return await self._call("known", lambda: self.inner.known(entity, after, upto))
 
     async def events(self, entity: str, after_seq: int, limit: int) -> list[EventRow]:
         """Read recorded events."""

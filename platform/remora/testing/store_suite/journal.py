@@ -37,7 +37,8 @@ class JournalContract(OnAStore):
         await store.append(host, append)
 
         one, two = await store.load([Want("a/1", 1_000), Want("a/2", 1_000)])
-        assert one.known == Known(1, ("c1", "c2"), (1_001, 1_002)), "decided before the state"
+        assert (one.last, one.last_seq, one.tail) == (2, 2, []), "all of it is in the state"
+        assert (one.oldest_n, one.oldest_ms) == (1, 1_001)
         entries = await store.entries("a/1", 0, 9)
         assert [(t.n, t.seq, t.events, t.command_id, t.verdict, t.reply, t.at) for t in entries] == [
             (1, 1, "[]", "c1", 0, '"ok"', 1_001),
@@ -134,6 +135,45 @@ class JournalContract(OnAStore):
         )
         assert [(r.entity, r.name, r.due) for r in await store.due(["1"], 2**62, 9)] == [(key, "ü", 2**62)]
 
+    async def test_what_was_decided_is_known_without_its_answers(self, store: Store) -> None:
+        host = await store.join(HOST)
+        await store.append(host, numbers([entry("a/1", 1, command_id="ид-1"), entry("a/1", 2), entry("a/2", 1)]))
+
+        assert await store.known("a/1", 0, 9) == [Known(1, "ид-1", 1_001), Known(2, "c2", 1_002)]
+
+    # A window that is whole, one that reaches a part of the journal, and none.
+    @pytest.mark.parametrize(("window", "found"), [(9, [2, 4]), (5, [2, 4]), (4, [4]), (1, []), (0, [])])
+    async def test_commands_that_wait_are_looked_up_by_id_within_the_window(
+        self, store: Store, window: int, found: list[int]
+    ) -> None:
+        host = await store.join(HOST)
+        await store.append(host, numbers([*(entry("a/1", n) for n in range(1, 7)), entry("a/2", 1)]))
+
+        one, two = await store.load(
+            [
+                Want("a/1", window, events=False, ids=("c4", "new", "c2", "c4")),
+                Want("a/2", 9, events=False, ids=("c4",)),
+            ]
+        )
+
+        assert [(row.n, row.command_id, row.reply, row.at, row.fingerprint, row.events) for row in one.decided] == [
+            (n, f"c{n}", '"ok"', 1_000 + n, 77, None) for n in found
+        ]
+        assert two.decided == [], "ids are those of one entity"
+        oldest = 7 - min(window, 6) if window else 0
+        assert (one.oldest_n, one.oldest_ms) == (oldest, 1_000 + oldest if oldest else 0)
+        assert one.tail == []
+
+    async def test_of_durable_sends_since_the_marks_the_last_number_of_each_sender_is_told(self, store: Store) -> None:
+        host = await store.join(HOST)
+        ids = ["b/1>7", "b/1>12", "c/>x>3", "mine", "b/9>", ">5", "12", "c/>x>21", "b/1>112", "ü/1>5"]
+        await store.append(host, numbers(entry("a/1", n, command_id=one) for n, one in enumerate(ids, 1)))
+        assert (await loaded(store, "a/1")).sends == {"b/1": 112, "c/>x": 21, "": 5, "ü/1": 5}
+
+        await store.append(host, Append(marks={"a/1": ("a/1", 8, b'{"b/1":12,"c/>x":21}')}))
+
+        assert (await loaded(store, "a/1")).sends == {"b/1": 112, "ü/1": 5}
+
     async def test_an_unknown_entity_loads_empty_and_in_its_place(self, store: Store) -> None:
         host = await store.join(HOST)
         await store.append(host, numbers([entry("a/1", 1)]))
@@ -207,7 +247,7 @@ class JournalContract(OnAStore):
             )
 
         found = await loaded(store, "a/1")
-        assert (found.state, [one.n for one in found.tail]) == ('"kept"', [1, 2])
+        assert (found.state, await committed(store, "a/1")) == ('"kept"', [1, 2])
         assert await store.outbox_counts() == (2, 0)
         assert [row.name for row in await store.due(["3"], 9, 9)] == ["tick"]
         assert [row.state for row in await store.scan_states("", 9)] == ['"kept"']
@@ -262,7 +302,7 @@ class JournalContract(OnAStore):
             await store.append(second, stale)
 
         found = await loaded(store, "a/1")
-        assert (found.state, [one.command_id for one in found.tail]) == ("2", ["c1", "c2"])
+        assert (found.state, [one.command_id for one in await store.entries("a/1", 0, 9)]) == ("2", ["c1", "c2"])
 
     # Scenario 66: the loser of a race fails as a whole, whoever it is.
     async def test_of_two_writers_of_one_number_at_the_same_time_one_wins(self, store: Store) -> None:
@@ -324,11 +364,13 @@ class JournalContract(OnAStore):
 
         assert [one.n for one in await store.entries("a/1", after, limit)] == expected
         assert [one.n for one in await store.events("a/1", after, limit)] == expected
+        assert [one.n for one in await store.known("a/1", after, after + limit)] == expected
 
     # Scenario 61: an id that is unknown.
     async def test_an_unknown_entity_has_neither_entries_nor_events(self, store: Store) -> None:
         assert await store.entries("a/0", 0, 10) == []
         assert await store.events("a/0", 0, 10) == []
+        assert await store.known("a/0", 0, 10) == []
         assert (await loaded(store, "a/0")).last == 0
 
     async def test_keys_that_begin_alike_or_differ_in_case_are_different_entities(self, store: Store) -> None:
@@ -349,8 +391,9 @@ class JournalContract(OnAStore):
 
         assert [one.n for one in found.tail] == list(range(1, PAGE_ENTRIES + 1)), "the first page"
         assert found.last == MORE_THAN_A_PAGE
-        rest = await store.entries("a/1", found.tail[-1].n, PAGE_ENTRIES)
-        assert [one.n for one in rest] == list(range(PAGE_ENTRIES + 1, MORE_THAN_A_PAGE + 1))
+        for read in (store.entries("a/1", PAGE_ENTRIES, PAGE_ENTRIES), store.known("a/1", PAGE_ENTRIES, found.last)):
+            assert [one.n for one in await read] == list(range(PAGE_ENTRIES + 1, MORE_THAN_A_PAGE + 1))
+        assert len(await store.known("a/1", 0, found.last)) == PAGE_ENTRIES
 
     async def test_the_last_number_is_told_also_when_the_tail_is_empty(self, store: Store) -> None:
         host = await store.join(HOST)
@@ -408,7 +451,7 @@ class JournalContract(OnAStore):
         await store.append(host, Append(trims={"a/1": ("a/1", upto)}))
 
         found = await loaded(store, "a/1")
-        assert ([one.n for one in found.tail], found.last) == (left, 5)
+        assert ([one.n for one in found.tail], found.last, found.oldest_n) == (left, 5, left[0])
         assert [one.n for one in await store.entries("a/1", 0, 9)] == left
         assert [one.n for one in await store.events("a/1", 0, 9)] == left
         assert [one.n for one in await store.entries("a/1", 3, 9)] == [n for n in left if n > 3]

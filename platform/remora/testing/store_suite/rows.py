@@ -53,9 +53,7 @@ def numbers(rows: Iterable[EntryRow]) -> Append:
 
 async def committed(store: Store, entity: str) -> list[int]:
     """Return the numbers of an entity's entries."""
-    found = await loaded(store, entity)
-    known = range(found.known.first, found.known.first + len(found.known.command_ids))
-    return [*known, *(one.n for one in found.tail)]
+    return [one.n for one in await store.entries(entity, 0, 1_000)]
 
 
 async def loaded(store: Store, entity: str, window: int = 1_000, below: int = 0) -> Recovered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remora.journal import Append, Known, Store, Want
+from remora.journal import Append, Store, Want
 from remora.testing.store_suite.rows import HOST, OnAStore, entry, loaded, numbers
 
 
@@ -25,19 +25,11 @@ async def with_snapshots(store: Store, *numbered: int, keep: int = 5, entries: i
 class SnapshotContract(OnAStore):
     """What makes recovery short."""
 
-    @pytest.mark.parametrize(
-        ("state_n", "marks_n", "window", "first"),
-        [
-            (0, 0, 3, 1),  # no snapshot: all of it
-            (8, 8, 3, 8),  # the dedup window reaches behind the snapshot
-            (8, 8, 1, 9),  # the tail behind the snapshot
-            (8, 5, 1, 6),  # the older of the two snapshots
-            (10, 10, 1, 10),
-            (10, 10, 100, 1),  # a window longer than the journal
-        ],
-    )
-    async def test_load_returns_the_tail_behind_the_snapshots_and_the_dedup_window(
-        self, store: Store, state_n: int, marks_n: int, window: int, first: int
+    @pytest.mark.parametrize("marks_n", [0, 5, 8])
+    @pytest.mark.parametrize("window", [0, 1, 3, 100])
+    @pytest.mark.parametrize(("state_n", "behind"), [(0, 10), (8, 2), (10, 0)])
+    async def test_load_returns_the_entries_behind_the_state_whatever_the_window_and_the_marks(
+        self, store: Store, state_n: int, behind: int, window: int, marks_n: int
     ) -> None:
         host = await store.join(HOST)
         append = numbers([entry("a/1", n) for n in range(1, 11)])
@@ -47,13 +39,12 @@ class SnapshotContract(OnAStore):
             append.marks["a/1"] = ("a/1", marks_n, b"{}")
         await store.append(host, append)
 
-        (found,) = await store.load([Want("a/1", window)])
+        of_events, of_state = await store.load([Want("a/1", window), Want("a/1", window, events=False)])
 
-        apart = min(state_n, marks_n) if state_n else 0
-        known = list(range(first, apart + 1))
-        assert [one.n for one in found.tail] == list(range(max(first, apart + 1), 11))
-        ids, at_ms = tuple(f"c{n}" for n in known), tuple(1_000 + n for n in known)
-        assert found.known == (Known(first, ids, at_ms) if known else Known())
+        assert [one.n for one in of_events.tail] == list(range(11 - behind, 11))
+        assert of_state.tail == [], "not wanted: the state says it all"
+        for found in (of_events, of_state):
+            assert (found.state_n, found.marks_n, found.last, found.last_seq) == (state_n, marks_n, 10, 10)
 
     async def test_the_latest_snapshot_is_the_one_loaded(self, store: Store) -> None:
         host = await store.join(HOST)
