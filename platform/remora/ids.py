@@ -13,6 +13,8 @@ from remora.errors import InvalidId
 
 ENTITY_ID_BYTES_MAX = 512
 """Longest entity id, in UTF-8 bytes. Ids are keys in the journal and in URLs; 512 leaves room in both."""
+SEND_DIGITS_MAX = 18
+"""Digits of a durable send's number at most: what 64 bits hold in any case."""
 COMMAND_ID_BYTES_MAX = 256
 """Longest command id, in UTF-8 bytes (an Idempotency-Key is usually a UUID of 36)."""
 
@@ -77,6 +79,14 @@ def check_command_id(command_id: object) -> str:
         raise InvalidId(msg)
     _check_length(command_id, COMMAND_ID_BYTES_MAX, "The command id")
     return command_id
+
+
+def send_of(command_id: str) -> tuple[str, int] | None:
+    """Return sender and number if a recorded id is that of a durable send: only the outbox makes such ids."""
+    sender, mark, number = command_id.rpartition(">")
+    if not mark or not number.isdecimal() or len(number) > SEND_DIGITS_MAX:
+        return None
+    return sender, int(number)
 
 
 def _check_length(text: str, bytes_max: int, what: str) -> None:

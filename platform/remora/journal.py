@@ -138,7 +138,7 @@ class Recovered(msgspec.Struct, array_like=True):
     """If wanted, all entries since the state, in order; the first PAGE_ENTRIES of them, the others are read with
     ``entries``."""
     sends: dict[str, int] = {}
-    """Durable sends since the marks: the last number of each sender."""
+    """Durable sends behind the marks, up to the tail if that is wanted: the last number of each sender."""
     decided: list[Tail] = []
     """Entries of the commands that were asked for by id, in order, without their events."""
 

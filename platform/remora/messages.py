@@ -27,7 +27,7 @@ SEND = 2
 REMINDER = 4
 """Flag: a due reminder of the entity itself."""
 FIRST = 8
-"""Flag: the id was made for this ask, and no sending of it so far can have been applied: it is no repeat."""
+"""Flag: the id was made for this ask, and no other sending of it can have been applied, before or since: it is no repeat."""
 ADMITTED = SEND | REMINDER
 """Flags of asks that the platform owes: never refused by admission of new work."""
 

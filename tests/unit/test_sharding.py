@@ -653,12 +653,12 @@ def test_22_in_a_rollout_shards_go_to_the_release_that_joined_last_and_each_move
 IN_ORDER = Layout(4, ("", "early", "late"), after={"late": frozenset({"", "early"})})
 
 
-def rolling(*new: str, drained: Sequence[int] = (1, 2, 3), release: str = "b") -> Table:
+def rolling(*new: str, drained: Sequence[int] = (1, 2, 3)) -> Table:
     """Return a table with a host of each of three groups, 1 to 3, and one of another release, 4 to 6, for some of them."""
     old = [HostRow(number, f"old-{number}", group=one, release="a") for number, one in enumerate(IN_ORDER.groups, 1)]
     table = decisions.joined(Table(), old, IN_ORDER).table
     at = {one: number for number, one in enumerate(IN_ORDER.groups, 4)}
-    after = [HostRow(at[one], f"new-{one}", group=one, release=release) for one in new]
+    after = [HostRow(at[one], f"new-{one}", group=one, release="b") for one in new]
     return decisions.draining(decisions.joined(table, after, IN_ORDER).table, drained)
 
 
@@ -667,7 +667,7 @@ def leaving(table: Table, layout: Layout = IN_ORDER) -> set[str]:
     return {group_of(name) for name in next_moves(table, layout)}
 
 
-def test_in_a_rollout_a_group_moves_once_those_it_depends_on_have_moved() -> None:
+def test_a_group_leaves_drained_hosts_once_those_it_depends_on_have_left_theirs() -> None:
     table = rolling("", "early", "late")
 
     for expected in ({"", "early"}, {"late"}, set[str]()):
@@ -679,7 +679,7 @@ def test_in_a_rollout_a_group_moves_once_those_it_depends_on_have_moved() -> Non
     assert owners(table) == {1: 0, 2: 0, 3: 0, 4: 4, 5: 4, 6: 4}
 
 
-def test_a_group_that_stays_or_cannot_move_holds_up_none_in_a_rollout() -> None:
+def test_a_group_that_stays_or_cannot_move_holds_up_none() -> None:
     assert leaving(rolling("", "early", "late", drained=[3])) == {"late"}, "nobody asked the others to move"
     assert leaving(rolling("late")) == {"late"}, "the others have nowhere to go"
 
@@ -691,8 +691,10 @@ def test_a_group_that_stays_or_cannot_move_holds_up_none_in_a_rollout() -> None:
     assert leaving(rolling("", "early", "late"), placeless) == {"early", "late"}, "an allocation has no place for one"
 
 
-def test_hosts_that_are_drained_for_other_reasons_than_a_rollout_are_emptied_all_at_once() -> None:
-    assert leaving(rolling("", "early", "late", release="a")) == {"", "early", "late"}
+def test_a_host_of_a_group_that_the_app_does_not_have_any_more_keeps_what_nobody_else_may_serve() -> None:
+    table = rolling("", "early", drained=[1, 3])
+
+    assert leaving(table, Layout(4, ("", "early"))) == {""}
 
 
 def test_22_a_host_lost_in_a_rollout_is_followed_by_hosts_of_the_release_that_joined_last() -> None:

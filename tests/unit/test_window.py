@@ -25,6 +25,8 @@ from remora import (
     query,
 )
 from remora.ids import fingerprint
+from remora.journal import Append
+from remora.runtime.window import Unread
 from remora.testing import Fault, FaultyStore, ManualClock
 from tests import platforms, things
 from tests.clock import turns, until
@@ -303,7 +305,7 @@ async def test_a_repeat_that_waits_for_recovery_is_looked_up_in_the_same_read() 
         store.hold("entries")
 
         repeated, new = (client.ref(Slate, "s").with_options(command_id=one) for one in ("c-3", "new"))
-        assert await asyncio.gather(repeated.add(3), new.add(1), repeated.add(3)) == [6, 235, 6]
+        assert list(await asyncio.gather(repeated.add(3), new.add(1), repeated.add(3))) == [6, 235, 6]
 
 
 async def test_a_later_repeat_has_the_window_read_once_and_what_is_behind_it_waits_in_order() -> None:
@@ -342,7 +344,7 @@ async def test_an_entity_whose_window_cannot_be_read_begins_anew_and_looks_for_t
         assert await slate.total() == total
 
 
-async def test_a_shard_that_moves_while_a_window_is_read_takes_the_command_along() -> None:
+async def test_a_hand_off_does_not_wait_for_a_window_and_what_waits_for_it_travels_in_order() -> None:
     store = FaultyStore()
     async with platforms.running(slates, store, hosts=3) as (platform, client):
         slate = await written(client, 10)
@@ -351,12 +353,103 @@ async def test_a_shard_that_moves_while_a_window_is_read_takes_the_command_along
         store.hold("known")
         repeated, new = (asyncio.create_task(slate.with_options(command_id=one).add(3)) for one in ("c-3", "new"))
         await until(lambda: store.waiting)
-        moving = asyncio.create_task(move(platform, "slate/s"))
-        await turns(20)
-        store.let_go("known")
-        await moving
 
+        await move(platform, "slate/s")
+
+        host = host_of(platform, "slate/s")
+        assert (host.handoff.opened, host.recovery.count) == (1, 0)
+        assert [ask.command_id for ask, _, _ in host.cells["slate/s"].mailbox] == ["c-3", "new"]
+        store.let_go("known")
         assert (await repeated, await new) == (6, total + 3)
+
+
+async def test_few_windows_are_read_at_once() -> None:
+    store = FaultyStore()
+    async with platforms.running(slates, store, hosts=2) as (platform, client):
+        for n in range(20):
+            await client.ref(Slate, f"s{n}").with_options(command_id="c-1").add(n)
+        for name in sorted(platform.hosts):
+            await platform.crash(name)
+        for n in range(20):
+            await client.ref(Slate, f"s{n}").total()
+        store.hold("known")
+        repeated = [
+            asyncio.create_task(client.ref(Slate, f"s{n}").with_options(command_id="c-1").add(n)) for n in range(20)
+        ]
+        await until(lambda: store.waiting)
+        await turns(50)
+
+        assert 1 <= store.waiting <= 2 * len(platform.hosts)
+        store.let_go("known")
+        assert await asyncio.gather(*repeated) == list(range(20))
+
+
+async def test_of_many_commands_that_wait_for_one_entity_few_are_looked_up_and_all_are_recognised() -> None:
+    async with platforms.running(slates, hosts=2) as (platform, client):
+        slate = await written(client, 40)
+        total = await slate.total()
+        await platform.crash(host_of(platform, "slate/s").name)
+
+        again = [n for n in range(1, 41) if n % 7]
+        sums = [sum(one for one in again if one <= n) for n in again]
+        assert await asyncio.gather(*(slate.with_options(command_id=f"c-{n}").add(n) for n in again)) == sums
+        assert await slate.total() == total
+
+
+async def test_a_window_of_which_nothing_is_left_holds_nobody_up() -> None:
+    store = FaultyStore()
+    async with platforms.running(slates, store, hosts=2) as (platform, client):
+        slate = await written(client, 10)
+        await platform.crash(host_of(platform, "slate/s").name)
+        total = await slate.total()
+        # As if sends had pushed all of it out, and the next release remembered more commands.
+        incarnation = host_of(platform, "slate/s").incarnation
+        await store.inner.append(incarnation, Append(trims={"slate/s": ("slate/s", 10)}))
+        host_of(platform, "slate/s").cells["slate/s"].unread = Unread(9)
+
+        assert await slate.with_options(command_id="new").add(1) == total + 1
+        assert await slate.add(1) == total + 2
+
+
+class Blocked(Durable[Sum]):
+    @command
+    async def take(self) -> None:
+        await things.gate("outbox")
+
+
+class Sender(Durable[Sum]):
+    @command
+    async def send_on(self) -> None:
+        self.send(Blocked.take, "r")
+
+
+full = App("full", entities=[Slate, Blocked, Sender], settings=Settings(shards=8, outbox_rows_max=1))
+
+
+async def test_a_command_that_was_held_back_is_not_applied_once_more_if_it_was_sent_again_meanwhile() -> None:
+    async with platforms.running(full, hosts=2) as (platform, client):
+        holder = host_of(platform, "blocked/r")
+        other = next(host for host in platform.hosts.values() if host is not holder)
+        sender = next(name for name in map(str, range(99)) if host_of(platform, f"sender/{name}") is holder)
+        busy = {holder.shard_name("blocked/r"), holder.shard_name(f"sender/{sender}")}
+        name = next(
+            name for name in map(str, range(99))
+            if holder.shard_name(f"slate/{name}") not in busy and host_of(platform, f"slate/{name}") is holder
+        )  # fmt: skip
+        slate = client.ref(Slate, name)
+        assert await slate.add(10) == 10
+        await client.ref(Sender, sender).send_on()
+        await until(lambda: holder.outbox.full)
+        adding = asyncio.create_task(slate.add(1))
+        await until(lambda: holder.held)
+        await move(platform, f"slate/{name}")
+        assert await adding == 11, "it was sent again, to the next host"
+        await platform.crash(other.name)
+        await until(lambda: holder.shard_name(f"slate/{name}") in holder.shards)
+        things.GATES["outbox"].set()
+        await until(lambda: not holder.held)
+
+        assert await slate.total() == 11
 
 
 class Short(Slate):

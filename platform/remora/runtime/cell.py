@@ -93,7 +93,7 @@ class Cell:
         self.unread: window.Unread | None = None
         """What of the window is in the store alone: what was decided before the entity was read back."""
         self.forgot_ms = 0
-        """When the newest command that the window does not hold any more was applied; 0 while it holds all."""
+        """When the newest command was applied that the window does not hold any more, nor the store's part of it; 0: none."""
         self.reminders: dict[str, int | None] | None = None
         """Reminders set (due in ms) and cancelled since it was read back."""
         self.commit: Commit | None = None
@@ -248,7 +248,7 @@ class Cell:
     def _recalled(self, item: Item, decided: tuple[int, bytes], now_s: float) -> None:
         ask, sink, deadline_s = item
         if decided[0] == window.UNKNOWN:
-            window.begin_reading(self, item)
+            self.host.windows.read(self, item)
         elif decided[0] == window.UNREAD:
             self.host.spawn(self._repeat(ask, sink, deadline_s - now_s))
         else:

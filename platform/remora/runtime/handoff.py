@@ -160,8 +160,9 @@ class HandOff:
     # -- letting go ----------------------------------------------------------------------------------
 
     def stop(self, cells: Iterable[Cell]) -> None:
-        """Have activations begin nothing any more; what runs goes on."""
+        """Have activations begin nothing any more; what runs goes on, but for what their next host reads as well."""
         for cell in cells:
+            self._host.windows.abandon(cell)
             if cell.phase is Phase.READY:
                 cell.phase = step(cell.phase, Phase.LEAVING)
 

@@ -33,7 +33,7 @@ from remora.errors import (
 from remora.ids import check_entity_id
 from remora.journal import Store
 from remora.lifecycle import Phase
-from remora.messages import ADMITTED, ERROR, VALUE, Ask, decode_batch
+from remora.messages import ADMITTED, ERROR, FIRST, VALUE, Ask, decode_batch
 from remora.runtime import inspection
 from remora.runtime.advice import Ask as AskSupervisor
 from remora.runtime.background import Background
@@ -58,6 +58,7 @@ from remora.runtime.reminders import Reminders
 from remora.runtime.session import SAMPLES_MAX, Session
 from remora.runtime.shard import Shard
 from remora.runtime.watchdog import Running, Watchdog
+from remora.runtime.window import Windows
 from remora.sharding.hashing import entity_key, shard_of
 from remora.sharding.table import HostRow
 
@@ -140,6 +141,7 @@ class Host:
             self.incarnations.commits_failed,
         )
         self.recovery = Recovery(self)
+        self.windows = Windows(self)
         self.passivation = Passivation(self)
         self.failures = Failures(self, ask_supervisor, escalate)
         self.quarantine = Held(self)
@@ -341,6 +343,7 @@ class Host:
     def _hold(self, ask: Ask, sink: Sink, deadline_s: float) -> None:
         """Keep new work back, in order, until durable sends are delivered: first come, first served."""
         if len(self.held) < self.settings.held_max:
+            ask.flags &= ~FIRST  # it may be sent again, applied elsewhere, and still wait here when its entity is back
             self.held.append((ask, sink, deadline_s))
             return
         msg = f"{self.name} has {self.outbox.pending} durable sends to deliver first: come back later."

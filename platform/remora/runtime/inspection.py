@@ -228,7 +228,7 @@ def _judged(host: Host, cell: Cell, now_s: float) -> Found | None:
 
 def _reading(cell: Cell, now_s: float) -> Found | None:
     """Return what an entity is at that reads its dedup window, for a command that may be a repeat."""
-    if cell.task is None or cell.unread is None:
+    if not cell.host.windows.is_read(cell):
         return None
     for_s = now_s - cell.busy_since_s
     because = f"It has read back for {how_long(for_s)} which commands it has answered"
@@ -255,7 +255,7 @@ async def _recorded(host: Host, spec: EntitySpec, key: str) -> int | None:
         return None
     try:
         async with asyncio.timeout(LOOK_UP_S):
-            (found,) = await host.store.load([Want(key, 1)])
+            (found,) = await host.store.load([Want(key, 1, events=False)])
     except (RemoraError, TimeoutError):
         return None
     return found.last

@@ -21,11 +21,12 @@ import msgspec
 
 from remora.contract import EntitySpec
 from remora.errors import StoreUnavailable
+from remora.ids import send_of
 from remora.journal import PAGE_ENTRIES, Recovered, Tail, Want
 from remora.lifecycle import Phase, step
 from remora.messages import ADMITTED
 from remora.runtime.cell import Cell
-from remora.runtime.window import Unread, asked_again, is_send
+from remora.runtime.window import Unread, answered, asked_again
 from remora.schema.reading import UnreadableEvent, UnreadableState, read_events, read_state
 from remora.sharding.table import Table
 from remora.supervision.failure import RECOVERY
@@ -362,10 +363,6 @@ class Recovery:
         passivation.settle(cell)
 
 
-def _decided(entry: Tail) -> Decided:
-    return entry.verdict, entry.reply.encode(), entry.at, entry.fingerprint
-
-
 class Rebuild:
     """What becomes of one cell: snapshot, then events, and what it remembers of the commands that wait for it.
 
@@ -391,7 +388,7 @@ class Rebuild:
         if recovered.sends:
             self.marks = (self.marks or {}) | recovered.sends
         self.window: dict[str, Decided] = {}
-        looked_up = dict.fromkeys(want.ids) | {one.command_id: _decided(one) for one in recovered.decided}
+        looked_up = dict.fromkeys(want.ids) | {one.command_id: answered(one) for one in recovered.decided}
         self.unread = Unread(self.n, looked_up) if 0 < recovered.oldest_n <= self.n else None
         self.forgot_ms = recovered.oldest_ms if recovered.oldest_n > 1 else 0
         self.state_bytes = len(recovered.state or "")
@@ -418,8 +415,7 @@ class Rebuild:
             raise LookupError(msg)
         for entry in tail:
             self._apply(entry)
-            if entry.n > self._forgotten_n and not is_send(entry.command_id):
-                self.window[entry.command_id] = _decided(entry)
+            self._remember(entry)
             self.n = entry.n
 
     def _apply(self, entry: Tail) -> None:
@@ -437,6 +433,14 @@ class Rebuild:
             raise UnreadableEvent(msg) from error
         for event in events:
             self.entity.apply(event)
+
+    def _remember(self, entry: Tail) -> None:
+        if (send := send_of(entry.command_id)) is None:
+            if entry.n > self._forgotten_n:
+                self.window[entry.command_id] = answered(entry)
+        elif entry.n > self.marks_n:
+            self.marks = self.marks or {}
+            self.marks[send[0]] = send[1]
 
     def finish(self) -> None:
         """Set the cell to it."""

@@ -14,23 +14,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from remora.errors import CommandIdReused, NonDeterministic, OutOfOrder, StoreUnavailable, TooOld
-from remora.ids import fingerprint, made_at_ms
+from remora.ids import fingerprint, made_at_ms, send_of
 from remora.messages import FIRST, REPEATED, SEND, Ask
 
 if TYPE_CHECKING:
-    from remora.journal import Known
+    from remora.journal import Known, Tail
     from remora.runtime.cell import Cell, Item
+    from remora.runtime.host import Host
 
 Decided = tuple[int, bytes, int, int]
 """(verdict, payload, wall clock in ms, fingerprint of what was asked or 0); of one that was read back and that nobody has
 asked for again, (UNREAD, nothing, wall clock in ms, number of its entry)"""
+LOOKED_UP_MAX = 16
+"""Commands of an entity that are looked up by id as it is read back; where more wait its window is read. SQLite compares
+each entry with each of them."""
+AT_ONCE = 2
+"""Windows that a host reads at once: its store has other things to read."""
 UNREAD = -1
 UNKNOWN = -2
 _OK = b"null"
+
+
+def answered(entry: Tail) -> Decided:
+    """Return what is remembered of an entry that was read with its answer."""
+    return entry.verdict, entry.reply.encode(), entry.at, entry.fingerprint
 
 
 class Unread(NamedTuple):
@@ -43,59 +55,85 @@ class Unread(NamedTuple):
 
 
 def asked_again(cell: Cell) -> tuple[str, ...]:
-    """Return the commands that wait for a cell and may have been decided before."""
-    return tuple(ask.command_id for ask, _, _ in cell.mailbox if _may_be_repeat(ask))
+    """Return the commands that wait for a cell and may have been decided before, if those are few."""
+    ids = dict.fromkeys(ask.command_id for ask, _, _ in cell.mailbox if _may_be_repeat(ask))
+    return tuple(islice(ids, LOOKED_UP_MAX))
 
 
 def _may_be_repeat(ask: Ask) -> bool:
     return bool(ask.command_id) and not ask.flags & (FIRST | SEND)
 
 
-def begin_reading(cell: Cell, item: Item) -> None:
-    """Read the whole window; the command that needs it, and those behind it, wait for that."""
-    cell.mailbox.insert(0, item)
-    cell.begin_waiting(cell.host.spawn(_read_all(cell, cell.unread.upto if cell.unread else 0)))
+class Windows:
+    """Reads windows whole, for commands that may be repeats: few at once, beside recoveries.
 
+    Args:
+        host: The host whose entities need them.
+    """
 
-async def _read_all(cell: Cell, upto: int) -> None:
-    host, task = cell.host, asyncio.current_task()
-    after = forgotten = max(cell.n - cell.spec.options.dedup_window, 0)
-    last = max(upto, after + 1)  # the oldest in any case: what came before it is forgotten
-    found: list[Known] = []
-    try:
-        while after < last and (page := await host.patiently(partial(host.store.known, cell.key, after, last))):
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._reading: dict[Cell, asyncio.Task[None]] = {}
+
+    def read(self, cell: Cell, item: Item) -> None:
+        """Read an entity's window; the command that needs it, and those behind it, wait for that."""
+        cell.mailbox.insert(0, item)
+        task = self._reading[cell] = self._host.spawn(self._read(cell))
+        cell.begin_waiting(task)
+
+    def is_read(self, cell: Cell) -> bool:
+        """Return whether a cell waits for its window."""
+        return cell.task is not None and self._reading.get(cell) is cell.task
+
+    def abandon(self, cell: Cell) -> None:
+        """Have a cell not wait for its window any more; what waits stays in its mailbox."""
+        if self.is_read(cell):
+            cell.task = None
+
+    async def _read(self, cell: Cell) -> None:
+        task = asyncio.current_task()
+        try:
+            async with self._at_once:
+                await self._fill(cell)
+        except StoreUnavailable:  # this host is closed
+            raise
+        except Exception as failure:  # noqa: BLE001 - some row cannot be read: begun anew, it is looked for by itself
+            if self.is_read(cell):
+                self._host.log_failure(cell, "its window", failure)
+                cell.restart()
+        finally:
+            if self._reading.get(cell) is task:
+                del self._reading[cell]
+        if cell.task is task:
+            cell.task = None
+            cell.pump()
+
+    async def _fill(self, cell: Cell) -> None:
+        host, upto = self._host, cell.unread.upto if cell.unread else 0
+        after = forgotten = max(cell.n - cell.spec.options.dedup_window, 0)
+        last = max(upto, after + 1)  # the oldest in any case: what came before it is forgotten
+        found: list[Known] = []
+        while self.is_read(cell) and after < last:
+            page = await host.patiently(partial(host.store.known, cell.key, after, last))
+            if not page:
+                break
             found += page
             after = page[-1].n
-    except StoreUnavailable:  # this host is closed
-        raise
-    except Exception as failure:  # noqa: BLE001 - some row cannot be read: begun anew, it is looked for by itself
-        if cell.task is task:
-            host.log_failure(cell, "its window", failure)
-            cell.restart()
-        return
-    if cell.task is not task:  # restarted meanwhile, or it has left this host
-        return
-    if forgotten or found[0].n > 1:
-        cell.forgot_ms = found[0].at if found else host.clock.now_ms()  # if it is not written yet, it is that young
-    before = {
-        one.command_id: (UNREAD, b"", one.at, one.n) for one in found if one.n <= upto and not is_send(one.command_id)
-    }
-    cell.window = before | cell.window
-    cell.unread = cell.task = None
-    cell.pump()
-
-
-def is_send(command_id: str) -> bool:
-    """Return whether a recorded id is that of a durable send: only the outbox makes ids that end in '>' and a number."""
-    _, mark, number = command_id.rpartition(">")
-    return bool(mark) and number.isdecimal()
+        if not self.is_read(cell):  # restarted meanwhile, or about to leave this host
+            return
+        if forgotten or not found or found[0].n > 1:
+            cell.forgot_ms = found[0].at if found else host.clock.now_ms()  # if it is not written yet, it is that young
+        before = (one for one in found if one.n <= upto and send_of(one.command_id) is None)
+        cell.window = {one.command_id: (UNREAD, b"", one.at, one.n) for one in before} | cell.window
+        cell.unread = None
 
 
 def recall(cell: Cell, ask: Ask) -> tuple[int, bytes] | None:
     """Return the recorded answer if ``ask`` was decided before: (verdict, payload).
 
     (UNREAD, nothing) where the answer is still to be read: see ``read``; (UNKNOWN, nothing) where the store alone knows
-    whether it was: see ``begin_reading``.
+    whether it was: see ``Windows``.
 
     Raises:
         CommandIdReused: Its id stands for another command, or the same with other arguments.
@@ -142,7 +180,7 @@ async def read(cell: Cell, ask: Ask) -> tuple[int, bytes]:
         entries = await cell.host.patiently(lambda: store.entries(cell.key, number - 1, 1))
         if entries and entries[0].command_id == ask.command_id:
             entry, before = entries[0], known
-            known = (entry.verdict, entry.reply.encode(), entry.at, entry.fingerprint)
+            known = answered(entry)
             if cell.window.get(ask.command_id) is before:  # not forgotten meanwhile, nor the activation begun anew
                 cell.window[ask.command_id] = known
     if known is None or known[0] == UNREAD:

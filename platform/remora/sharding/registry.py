@@ -141,7 +141,7 @@ def moves(table: Table, layout: Layout, moves_max: int) -> dict[str, Move]:
 def emptying(table: Table, layout: Layout, moves_max: int) -> dict[str, Move]:
     """Return the next moves away from hosts that are being emptied; none where nobody else may take them.
 
-    In a rollout a group follows those it depends on, so that the new release finds what it needs of its own: it stays
+    A group follows those it depends on, so that in a rollout a new release finds what it needs of its own: it stays
     where it is until they have moved. One that cannot move, or is not asked to, holds up nobody.
     """
     leaving: dict[str, dict[str, int]] = {}
@@ -150,12 +150,13 @@ def emptying(table: Table, layout: Layout, moves_max: int) -> dict[str, Move]:
             if "/" not in shard:
                 leaving.setdefault(group_of(shard), {})[shard] = number
     movable: dict[str, dict[str, Move]] = {}
-    for group, sources in leaving.items():
+    for group in (group for group in layout.groups if group in leaving):
+        sources = leaving[group]
         view = _view(table, table.hosts, group, layout)
         if view.hosts and not view.hosts.keys() & table.draining:
             placed = layout.allocation.place(list(sources)[:moves_max], view)
             movable[group] = {shard: Move(sources[shard], target) for shard, target in placed.items()}
-    ahead = {group for group, found in movable.items() if found} if in_rollout(table) else set[str]()
+    ahead = {group for group, found in movable.items() if found}
     now = [found for group, found in movable.items() if not ahead & layout.after.get(group, frozenset())]
     return dict(itertools.islice((move for found in now for move in found.items()), moves_max))
 

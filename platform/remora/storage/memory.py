@@ -11,6 +11,7 @@ from itertools import chain
 import msgspec
 
 from remora.errors import Fenced, StoreMismatch, StoreUnavailable
+from remora.ids import send_of
 from remora.journal import (
     FAILURES_KEPT,
     PAGE_ENTRIES,
@@ -188,10 +189,10 @@ class MemoryStore:
         forgotten = max(last - window, 0)
         oldest = next((row for n, row in rows.items() if n > forgotten), None)
         sends: dict[str, int] = {}
-        for sender, mark, number in (row[4].rpartition(">") for n, row in rows.items() if n > marks_n):
-            if mark and number.isdecimal():
-                sends[sender] = max(sends.get(sender, 0), int(number))
-        decided = [one for one in self._tail(entity, forgotten, last) if one.command_id in ids]
+        for send in (send_of(row[4]) for n, row in rows.items() if marks_n < n <= (state_n if events else last)):
+            if send is not None:
+                sends[send[0]] = max(sends.get(send[0], 0), send[1])
+        decided = [one for one in self._tail(entity, forgotten, last) if one.command_id in ids] if ids else []
         for one in decided:
             one.events = None
         return Recovered(

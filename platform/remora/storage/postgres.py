@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from remora.errors import Fenced, StoreMismatch, StoreUnavailable
+from remora.ids import SEND_DIGITS_MAX
 from remora.journal import (
     FAILURES_KEPT,
     PAGE_ENTRIES,
@@ -71,7 +72,9 @@ FROM host, unnest({_ENTRY_ARRAYS})
 _APPEND_ALL = f"SELECT append_all($1, {_ENTRY_ARRAYS}, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
 _TAIL = "json_build_array(n, seq, events, command_id, verdict, reply, at, fingerprint)"
 _HEAD = "rtrim(command_id, '0123456789')"
-"""Of a durable send's id: its sender and a '>'; see ``runtime.window.is_send``."""
+"""Of a durable send's id: its sender and a '>'."""
+_IS_SEND = f"{_HEAD} LIKE '%>' AND length(command_id) - length({_HEAD}) BETWEEN 1 AND {SEND_DIGITS_MAX}"
+"""See ``ids.send_of``."""
 _LOAD = f"""
 SELECT w.entity, coalesce(p.n, s.n, 0), coalesce(p.seq, s.seq, 0), coalesce(p.state, s.state),
        coalesce(p.version, s.version, 1), coalesce(m.n, 0), m.marks, coalesce(l.n, 0), coalesce(l.seq, 0),
@@ -98,7 +101,8 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT json_object_agg(left(head, -1), number) AS sends FROM (
         SELECT {_HEAD} AS head, max(substr(command_id, length({_HEAD}) + 1)::bigint) AS number
-        FROM entries WHERE entity = w.entity AND n > coalesce(m.n, 0) AND {_HEAD} LIKE '%>' AND {_HEAD} <> command_id
+        FROM entries WHERE entity = w.entity AND n > coalesce(m.n, 0)
+          AND n <= CASE WHEN w.events THEN coalesce(p.n, s.n, 0) ELSE l.n END AND command_id LIKE '%>%' AND {_IS_SEND}
         GROUP BY head
     ) e
 ) d ON true

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from remora.errors import Corrupt, StoreUnavailable
+from remora.ids import SEND_DIGITS_MAX
 from remora.journal import (
     FAILURES_KEPT,
     PAGE_ENTRIES,
@@ -57,7 +58,9 @@ _ENTRY_SIZES = (1, 4, 16, 64, 256, 1024, 3600)
 """Rows of the prepared statements that write entries; SQLite takes 32,766 values in one."""
 
 _HEAD = "rtrim(command_id, '0123456789')"
-"""Of a durable send's id: its sender and a '>'; see ``runtime.window.is_send``."""
+"""Of a durable send's id: its sender and a '>'."""
+_IS_SEND = f"{_HEAD} GLOB '*>' AND length(command_id) - length({_HEAD}) BETWEEN 1 AND {SEND_DIGITS_MAX}"
+"""See ``ids.send_of``."""
 _LOAD = f"""
 WITH want AS MATERIALIZED (
     SELECT w.value ->> 0 AS entity, w.value ->> 1 AS dedup, w.value ->> 2 AS below, w.value ->> 3 AS events,
@@ -83,8 +86,8 @@ SELECT json_group_array(json_array(
      FROM (SELECT * FROM entries e WHERE e.entity = f.entity AND e.n > f.n AND f.events ORDER BY n LIMIT {PAGE_ENTRIES}))),
     json((SELECT json_group_object(substr(head, 1, length(head) - 1), number)
      FROM (SELECT {_HEAD} AS head, max(CAST(substr(command_id, length({_HEAD}) + 1) AS INTEGER)) AS number
-           FROM entries e WHERE e.entity = f.entity AND e.n > f.marks_n AND {_HEAD} GLOB '*>' AND {_HEAD} <> command_id
-           GROUP BY head))),
+           FROM entries e WHERE e.entity = f.entity AND e.n > f.marks_n
+           AND e.n <= CASE WHEN f.events THEN f.n ELSE f.last END AND command_id GLOB '*>*' AND {_IS_SEND} GROUP BY head))),
     json((SELECT json_group_array(json_array(n, seq, NULL, command_id, verdict, reply, at, fingerprint))
      FROM (SELECT * FROM entries e WHERE f.ids <> '[]' AND e.entity = f.entity AND e.n > f.forgotten
            AND e.command_id IN (SELECT value FROM json_each(f.ids)) ORDER BY n)))))
