@@ -586,11 +586,11 @@ async def pause(seconds: float) -> None:
     await asyncio.wait([done])
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *, stories: int, steps: int) -> None:
+def run(monkeypatch: pytest.MonkeyPatch, *, stories: int, steps: int, part: int = 0) -> None:
     monkeypatch.setattr(hosts, "Lease", VirtualLease)
     logging.getLogger("remora").setLevel(logging.CRITICAL)
     run_state_machine_as_test(
-        seed(SEED)(Platforms),
+        seed(SEED + part)(Platforms),
         settings=settings(
             max_examples=stories,
             stateful_step_count=steps,
@@ -609,5 +609,8 @@ def test_whatever_happens_the_platform_is_what_the_model_says(monkeypatch: pytes
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_whatever_happens_for_long_the_platform_is_what_the_model_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    run(monkeypatch, stories=300, steps=80)
+@pytest.mark.parametrize("part", [0, 1])  # each of another process
+def test_whatever_happens_for_long_the_platform_is_what_the_model_says(
+    monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    run(monkeypatch, stories=150, steps=80, part=part)
