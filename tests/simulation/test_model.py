@@ -357,7 +357,7 @@ class Platforms(RuleBasedStateMachine):
         """Hold what is in the store against the model: one entry per thing that happened."""
         entities = {key: f"{'ledger' if key in LEDGERS else 'box'}/{key}" for key in self.model}
         for key, entity in entities.items():
-            (found,) = await self.store.inner.load([Want(entity, WINDOW)])
+            (found,) = await self.store.inner.load([Want(entity, WINDOW, events=False)])
             known = await self.store.inner.known(entity, 0, found.last)
             ids = [one.command_id for one in known]
             assert found.last == self.model[key].entries, (
@@ -533,11 +533,20 @@ class Platforms(RuleBasedStateMachine):
     async def _write_beside(self, key: str, amount: int) -> None:
         store: Any = self.store.inner
         entity = f"ledger/{key}"
-        (found,) = await store.load([Want(entity, 1)])
-        seq = found.tail[-1].seq if found.tail else found.state_seq
+        (found,) = await store.load([Want(entity, 1, events=False)])
         events = f'[["Added",{{"amount":{amount}}}]]'.encode()
         incarnation = await store.join(HostRow(0, "second"))
-        row = (entity, found.last + 1, seq + 1, events, f"second-{next(self.ids)}", 0, b"0", self.clock.now_ms(), 0)
+        row = (
+            entity,
+            found.last + 1,
+            found.last_seq + 1,
+            events,
+            f"second-{next(self.ids)}",
+            0,
+            b"0",
+            self.clock.now_ms(),
+            0,
+        )
         await store.append(incarnation, Append(entries=[row]))
         store._standing.discard(incarnation)  # nobody is to give it shards
 

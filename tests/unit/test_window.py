@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 import pytest
 from pydantic import BaseModel
@@ -26,6 +26,7 @@ from remora import (
 )
 from remora.ids import fingerprint
 from remora.journal import Append
+from remora.local import LocalPlatform
 from remora.runtime.window import Unread
 from remora.testing import Fault, FaultyStore, ManualClock
 from tests import platforms, things
@@ -214,6 +215,18 @@ async def written(client: Client, count: int) -> Slate:
     return client.ref(Slate, "s")
 
 
+@asynccontextmanager
+async def crashed(
+    count: int = 10, *, hosts: int = 2
+) -> AsyncIterator[tuple[LocalPlatform, Client, Slate, FaultyStore]]:
+    """Have so many commands decided, and their host crash; yield the platform, a client, the entity and the store."""
+    store = FaultyStore()
+    async with platforms.running(slates, store, hosts=hosts) as (platform, client):
+        slate = await written(client, count)
+        await platform.crash(host_of(platform, "slate/s").name)
+        yield platform, client, slate, store
+
+
 async def test_after_a_crash_every_command_of_the_window_gets_its_first_answer_and_is_not_applied_again() -> None:
     async with platforms.running(slates, hosts=2) as (platform, client):
         slate = await written(client, 23)
@@ -235,10 +248,7 @@ async def test_after_a_crash_every_command_of_the_window_gets_its_first_answer_a
 
 
 async def test_an_answer_is_read_once_and_nobody_waits_for_it_but_who_asked() -> None:
-    store = FaultyStore()
-    async with platforms.running(slates, store, hosts=2) as (platform, client):
-        slate = await written(client, 10)
-        await platform.crash(host_of(platform, "slate/s").name)
+    async with crashed() as (_, client, slate, store):
         total = await slate.total()
         store.hold("entries")
         again = client.ref(Slate, "s").with_options(command_id="c-3")
@@ -255,9 +265,7 @@ async def test_an_answer_is_read_once_and_nobody_waits_for_it_but_who_asked() ->
 
 
 async def test_answers_that_were_not_read_yet_are_still_to_be_had_after_a_move() -> None:
-    async with platforms.running(slates, hosts=3) as (platform, client):
-        slate = await written(client, 10)
-        await platform.crash(host_of(platform, "slate/s").name)
+    async with crashed(hosts=3) as (platform, client, slate, _):
         await slate.total()
         await move(platform, "slate/s")
 
@@ -266,10 +274,7 @@ async def test_answers_that_were_not_read_yet_are_still_to_be_had_after_a_move()
 
 
 async def test_a_repeat_waits_for_a_store_that_is_away_no_longer_than_its_deadline() -> None:
-    store = FaultyStore()
-    async with platforms.running(slates, store, hosts=2) as (platform, client):
-        slate = await written(client, 10)
-        await platform.crash(host_of(platform, "slate/s").name)
+    async with crashed() as (_, client, slate, store):
         await slate.total()
         store.fail_next("entries", times=2)
         assert await client.ref(Slate, "s").with_options(command_id="c-2").add(2) == 3
@@ -283,10 +288,7 @@ async def test_a_repeat_waits_for_a_store_that_is_away_no_longer_than_its_deadli
 
 
 async def test_commands_that_are_sent_for_the_first_time_have_nothing_of_the_window_read() -> None:
-    store = FaultyStore()
-    async with platforms.running(slates, store, hosts=2) as (platform, client):
-        slate = await written(client, 23)
-        await platform.crash(host_of(platform, "slate/s").name)
+    async with crashed(23) as (platform, _, slate, store):
         store.hold("known")
         total = await slate.total()
 
@@ -297,10 +299,7 @@ async def test_commands_that_are_sent_for_the_first_time_have_nothing_of_the_win
 
 
 async def test_a_repeat_that_waits_for_recovery_is_looked_up_in_the_same_read() -> None:
-    store = FaultyStore()
-    async with platforms.running(slates, store, hosts=2) as (platform, client):
-        await written(client, 23)
-        await platform.crash(host_of(platform, "slate/s").name)
+    async with crashed(23) as (_, client, _, store):
         store.hold("known")
         store.hold("entries")
 
@@ -309,10 +308,7 @@ async def test_a_repeat_that_waits_for_recovery_is_looked_up_in_the_same_read() 
 
 
 async def test_a_later_repeat_has_the_window_read_once_and_what_is_behind_it_waits_in_order() -> None:
-    store = FaultyStore()
-    async with platforms.running(slates, store, hosts=2) as (platform, client):
-        slate = await written(client, 10)
-        await platform.crash(host_of(platform, "slate/s").name)
+    async with crashed() as (_, _, slate, store):
         total = await slate.total()
         store.hold("known")
         maybe = asyncio.create_task(slate.with_options(command_id="new").add(1))
@@ -332,10 +328,7 @@ async def test_a_later_repeat_has_the_window_read_once_and_what_is_behind_it_wai
 
 
 async def test_an_entity_whose_window_cannot_be_read_begins_anew_and_looks_for_the_one_command() -> None:
-    store = FaultyStore()
-    async with platforms.running(slates, store, hosts=2) as (platform, client):
-        slate = await written(client, 10)
-        await platform.crash(host_of(platform, "slate/s").name)
+    async with crashed() as (_, _, slate, store):
         total = await slate.total()
         store.error = lambda: ValueError("a row that cannot be read")
         store.fail_next("known")
@@ -344,11 +337,21 @@ async def test_an_entity_whose_window_cannot_be_read_begins_anew_and_looks_for_t
         assert await slate.total() == total
 
 
+async def test_what_waits_for_a_window_that_the_store_does_not_give_waits_no_longer_than_its_deadline() -> None:
+    async with crashed() as (_, _, slate, store):
+        total = await slate.total()
+        store.hold("known")
+        asked = (slate.with_options(command_id=one, deadline_s=0.2) for one in ("c-3", "new"))
+        for error in await asyncio.gather(*(one.add(3) for one in asked), return_exceptions=True):
+            assert isinstance(error, DeadlineExceeded)
+        store.let_go("known")
+
+        assert await slate.total() == total, "neither was begun afterwards"
+        assert await slate.with_options(command_id="c-3").add(3) == 6
+
+
 async def test_a_hand_off_does_not_wait_for_a_window_and_what_waits_for_it_travels_in_order() -> None:
-    store = FaultyStore()
-    async with platforms.running(slates, store, hosts=3) as (platform, client):
-        slate = await written(client, 10)
-        await platform.crash(host_of(platform, "slate/s").name)
+    async with crashed(hosts=3) as (platform, _, slate, store):
         total = await slate.total()
         store.hold("known")
         repeated, new = (asyncio.create_task(slate.with_options(command_id=one).add(3)) for one in ("c-3", "new"))
@@ -385,22 +388,25 @@ async def test_few_windows_are_read_at_once() -> None:
 
 
 async def test_of_many_commands_that_wait_for_one_entity_few_are_looked_up_and_all_are_recognised() -> None:
-    async with platforms.running(slates, hosts=2) as (platform, client):
+    store = FaultyStore()
+    async with platforms.running(slates, store, hosts=2) as (platform, client):
         slate = await written(client, 40)
         total = await slate.total()
         await platform.crash(host_of(platform, "slate/s").name)
 
         again = [n for n in range(1, 41) if n % 7]
         sums = [sum(one for one in again if one <= n) for n in again]
-        assert await asyncio.gather(*(slate.with_options(command_id=f"c-{n}").add(n) for n in again)) == sums
+        store.hold("known")
+        repeated = [asyncio.ensure_future(slate.with_options(command_id=f"c-{n}").add(n)) for n in again]
+        await until(lambda: store.waiting)
+        assert [one.done() for one in repeated] == [True] * 16 + [False] * (len(again) - 16)
+        store.let_go("known")
+        assert await asyncio.gather(*repeated) == sums
         assert await slate.total() == total
 
 
 async def test_a_window_of_which_nothing_is_left_holds_nobody_up() -> None:
-    store = FaultyStore()
-    async with platforms.running(slates, store, hosts=2) as (platform, client):
-        slate = await written(client, 10)
-        await platform.crash(host_of(platform, "slate/s").name)
+    async with crashed() as (platform, _, slate, store):
         total = await slate.total()
         # As if sends had pushed all of it out, and the next release remembered more commands.
         incarnation = host_of(platform, "slate/s").incarnation
@@ -409,6 +415,7 @@ async def test_a_window_of_which_nothing_is_left_holds_nobody_up() -> None:
 
         assert await slate.with_options(command_id="new").add(1) == total + 1
         assert await slate.add(1) == total + 2
+        assert host_of(platform, "slate/s").recovery.count == 1, "it did not have to begin anew"
 
 
 class Blocked(Durable[Sum]):
