@@ -184,13 +184,14 @@ class Client:
         self._rng = random.Random(seed)
         self._n = 0
         self._tasks: list[asyncio.Task[None]] = []
+        self._sweeper: asyncio.TimerHandle | None = None
         self._placing: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def start(self) -> Self:
         """Read the table and begin to follow it."""
         self._table = await self._directory.table(-1)
-        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._sweep())]
+        self._tasks = [asyncio.create_task(self._follow())]
         return self
 
     async def close(self) -> None:
@@ -353,6 +354,8 @@ class Client:
             msg = f"This client has {len(self._open)} commands under way, its bound: wait for answers before sending more."
             raise Overloaded(msg, retry_after_s=0.05)
         self._open[pending.n] = pending
+        if self._sweeper is None:  # there are many clients, one in each host, and most of them have nothing under way
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         ask = pending.ask
         if ask.seq:
             key = (ask.lane, pending.entity)
@@ -573,13 +576,12 @@ class Client:
         for lane in [lane for lane in self._lanes.values() if lane.waiting]:
             self._again_in_order(lane)
 
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)  # noqa: TID251 - the sweep's own period
-            now = self._clock.monotonic_s()
-            for pending in [p for p in self._open.values() if p.deadline_s <= now]:
-                self._finish(pending)
-                pending.fail(self._too_late(pending))
+    def _sweep(self) -> None:
+        now = self._clock.monotonic_s()
+        for pending in [p for p in self._open.values() if p.deadline_s <= now]:
+            self._finish(pending)
+            pending.fail(self._too_late(pending))
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if self._open else None
 
     def _too_late(self, pending: Pending) -> RemoraError:
         refusal = pending.last_error

@@ -10,6 +10,11 @@ otherwise decide by whether a token file happens to lie in the home folder. Ray 
 machine's other interfaces: where strangers reach those, set ``RAY_AUTH_MODE=token``."""
 
 
+def app_prefix(app: str) -> str:
+    """Return what the names of all of an app's actors begin with."""
+    return f"remora/{app}/"
+
+
 def registry_name(app: str) -> str:
     """Return the name of an app's registry, the one that leads as long as nothing fails."""
     return f"remora/{app}/registry"

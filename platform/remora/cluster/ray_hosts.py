@@ -13,12 +13,12 @@ from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from remora.app import App, AppSource
 from remora.cluster.host_actor import BESIDE, BESIDE_CALLS_MAX, HostActor
-from remora.cluster.names import NAMESPACE, entity_name, host_name, host_prefix, slot_of
+from remora.cluster.names import NAMESPACE, app_prefix, entity_name, host_name, host_prefix, slot_of
 from remora.cluster.ray_nodes import HOST_LABEL, NODE_LABEL, Node, choose, crowded, read_nodes, slots_of_nodes, usable
 from remora.cluster.transport import Handle, actors, end_actor, find_actor, first_line, ours
 from remora.errors import HostGone, RemoraError, StartError
@@ -55,6 +55,11 @@ ENDED_S = 5.0
 WORKER_DIED = "worker process has died"
 """What Ray says of an actor whose raylet, which lives, reported the exit of its process; of a node that it lost it
 says something else. Were this wording to change, deaths would be taken for unproven and leases waited for."""
+
+_remote: Any = ray.remote  # its types know nothing of concurrency groups
+# Made once: whenever one is first used Ray takes its code apart, which keeps the registry's loop for 60 to 100 ms.
+_HOST: Any = _remote(concurrency_groups={BESIDE: BESIDE_CALLS_MAX})(HostActor)
+_LAST_WORDS: Any = _remote(last_words)
 
 
 class RayHosts:
@@ -93,24 +98,42 @@ class RayHosts:
     # -- taking over what runs ----------------------------------------------------------------------
 
     async def attach(self, rows: Sequence[HostRow]) -> list[HostRow]:
-        """Find hosts of an earlier registry process again; return those that are not found."""
+        """Find hosts of an earlier registry process again; return those that have no actor any more.
 
-        async def stands(row: HostRow) -> bool:
+        One that does not answer yet is not ended for that: it is looked for beside this, and loses its shards when its
+        lease is over, as any other.
+        """
+        self._homes |= {row.slot: row.node for row in rows}
+        there = await actors(app_prefix(self._app.name))
+        looking = [self.registry.spawn(self._find_again(row.name)) for row in rows if row.name in there]
+        if looking:
+            await asyncio.wait(looking, timeout=ASK_S)
+        return [row for row in rows if row.name not in there]
+
+    async def _find_again(self, name: str) -> None:
+        handle: Handle = None
+        while (row := self._row(name)) is not None:
             try:
                 async with asyncio.timeout(TELL_S):
-                    handle = self._handles[row.name] = await find_actor(row.name)
-                    current: HostRow = await handle.start.remote()
-            except (HostGone, RayError, TimeoutError):
-                return False
-            return current.incarnation == row.incarnation
+                    handle = self._handles[name] = await find_actor(name)
+                    found: HostRow = await handle.start.remote()
+            except (HostGone, ActorUnavailableError, TimeoutError):
+                await asyncio.sleep(WATCH_AGAIN_S)
+                continue
+            except RayError as error:
+                because = first_line(error)
+            else:
+                if (found.pid, found.started) == (row.pid, row.started):
+                    self._begin_watch(row)
+                    return
+                because = "Ray has restarted its process"
+            await self.registry.detection.died(row.incarnation, because, proven=False)
+            return
+        if self._handles.get(name) is handle:  # it was given up meanwhile
+            self._handles.pop(name, None)
 
-        self._homes |= {row.slot: row.node for row in rows}
-        # All at once: a frozen one answers only when the end of its lease has had it killed.
-        standing = await asyncio.gather(*map(stands, rows))
-        for row, stood in zip(rows, standing, strict=True):
-            if stood:
-                self._begin_watch(row)
-        return [row for row, stood in zip(rows, standing, strict=True) if not stood]
+    def _row(self, name: str) -> HostRow | None:
+        return next((row for row in self.registry.current.hosts.values() if row.name == name), None)
 
     async def kill_strays(self, rows: Sequence[HostRow]) -> None:
         """End hosts that an earlier registry process began to start and never entered in the table."""
@@ -262,8 +285,7 @@ class RayHosts:
         self, name: str, dedicated: str, options: dict[str, Any], group: str = "", node: str = "", *,
         slot: str = "", turn: AsyncExitStack | None = None,
     ) -> HostRow:  # fmt: skip
-        remote: Any = ray.remote  # its types know nothing of concurrency groups
-        actor = remote(concurrency_groups={BESIDE: BESIDE_CALLS_MAX})(HostActor).options(
+        actor = _HOST.options(
             name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_task_retries=0,
             max_concurrency=10_000, enable_task_events=False, **options,
         )  # fmt: skip
@@ -481,7 +503,7 @@ class RayHosts:
         """See Hosts. Another machine's memory is read by a task there, which takes as long as a process takes to start."""
         if host.machine == machine_identity():
             return await asyncio.to_thread(last_words, host.pid, host.started)
-        there = ray.remote(last_words).options(
+        there = _LAST_WORDS.options(
             num_cpus=0, max_retries=0, label_selector={NODE_LABEL: host.node}, enable_task_events=False,
         )  # fmt: skip
         asked: Any = there.remote(host.pid, host.started)

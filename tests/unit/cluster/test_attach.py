@@ -1,0 +1,158 @@
+"""A registry that begins to lead finds the hosts of the one before it, and ends none for being slow."""
+
+import asyncio
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+from entities.counter import Counter
+from remora.app import App, AppSource
+from remora.cluster import ray_hosts
+from remora.cluster.ray_hosts import RayHosts
+from remora.errors import HostGone
+from remora.runtime.registry import Registry
+from remora.sharding.table import HostRow
+
+BANK = App("bank", entities=[Counter])
+ROWS = [HostRow(number, f"remora/bank/host/{number}/{number}-1", pid=number, started=1.0) for number in (1, 2)]
+
+
+@dataclass
+class Cluster:
+    """Actors as Ray has them, and what the registry that leads hears of hosts."""
+
+    actors: dict[str, Any] = field(default_factory=dict)
+    died: list[tuple[int, str]] = field(default_factory=list)
+    watched: list[str] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    hosts: dict[int, HostRow] = field(default_factory=lambda: {row.incarnation: row for row in ROWS})
+
+    def stands(self, row: HostRow, start: Any, **others: Any) -> None:  # noqa: ANN401 - a coroutine function
+        self.actors[row.name] = SimpleNamespace(start=SimpleNamespace(remote=start), **others)
+
+    def spawn(self, work: Any) -> asyncio.Task[None]:  # noqa: ANN401 - any coroutine
+        self.tasks.append(asyncio.create_task(work))
+        return self.tasks[-1]
+
+    async def heard(self, number: int, because: str, *, proven: bool) -> None:
+        assert not proven
+        self.died.append((number, because))
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    one = Cluster()
+
+    async def names(prefix: str) -> set[str]:
+        return {name for name in one.actors if name.startswith(prefix)}
+
+    async def find(name: str) -> Any:  # noqa: ANN401 - a handle
+        if name not in one.actors:
+            raise HostGone(name)
+        return one.actors[name]
+
+    monkeypatch.setattr(ray_hosts, "actors", names)
+    monkeypatch.setattr(ray_hosts, "find_actor", find)
+    monkeypatch.setattr(ray_hosts, "WATCH_AGAIN_S", 0.001)
+    monkeypatch.setattr(ray_hosts, "ASK_S", 0.01)
+    monkeypatch.setattr(RayHosts, "_begin_watch", lambda _, row: one.watched.append(row.name))
+    return one
+
+
+@pytest.fixture
+def hosts(cluster: Cluster) -> RayHosts:
+    found = RayHosts(BANK, cast("AppSource", None), "", 2)
+    found.registry = cast(
+        "Registry",
+        SimpleNamespace(
+            spawn=cluster.spawn,
+            current=SimpleNamespace(hosts=cluster.hosts),
+            detection=SimpleNamespace(died=cluster.heard),
+        ),
+    )
+    return found
+
+
+def answers(row: HostRow) -> Any:  # noqa: ANN401 - a coroutine function
+    async def start() -> HostRow:
+        return row
+
+    return start
+
+
+async def test_a_host_that_does_not_answer_yet_is_not_given_up_and_is_watched_once_it_does(
+    cluster: Cluster, hosts: RayHosts
+) -> None:
+    free = asyncio.Event()
+
+    async def busy() -> HostRow:
+        await free.wait()
+        return ROWS[0]
+
+    cluster.stands(ROWS[0], busy)
+    cluster.stands(ROWS[1], answers(ROWS[1]))
+
+    assert await hosts.attach(ROWS) == []
+    assert cluster.watched == [ROWS[1].name]
+
+    free.set()
+    await asyncio.gather(*cluster.tasks)
+    assert cluster.watched == [ROWS[1].name, ROWS[0].name]
+    assert cluster.died == []
+
+
+async def test_a_host_that_ray_does_not_reach_is_asked_again_until_it_is_given_up(
+    cluster: Cluster, hosts: RayHosts
+) -> None:
+    asked = 0
+
+    async def away() -> HostRow:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            del cluster.hosts[1]  # its lease is over
+        msg = "no connection"
+        raise ActorUnavailableError(msg, b"1" * 16)
+
+    cluster.stands(ROWS[0], away)
+    cluster.stands(ROWS[1], answers(ROWS[1]))
+
+    await hosts.attach(ROWS)
+    await asyncio.gather(*cluster.tasks)
+
+    assert asked == 3
+    assert cluster.died == []
+    assert cluster.watched == [ROWS[1].name]
+
+
+async def test_a_host_without_an_actor_is_lost_and_one_that_ended_or_was_restarted_has_died(
+    cluster: Cluster, hosts: RayHosts
+) -> None:
+    third = HostRow(3, "remora/bank/entity/a/1", pid=3, started=1.0, dedicated="a/1")
+    cluster.hosts[3] = third
+
+    async def ended() -> HostRow:
+        raise ActorDiedError
+
+    cluster.stands(ROWS[1], ended)
+    cluster.stands(third, answers(HostRow(4, third.name, pid=4, started=2.0, dedicated="a/1")))
+
+    assert await hosts.attach([*ROWS, third]) == [ROWS[0]]
+    await asyncio.gather(*cluster.tasks)
+
+    assert sorted(number for number, _ in cluster.died) == [2, 3]
+    assert cluster.watched == []
+
+
+async def test_a_host_that_took_a_new_incarnation_meanwhile_is_the_same_process_and_stays(
+    cluster: Cluster, hosts: RayHosts
+) -> None:
+    cluster.stands(ROWS[0], answers(HostRow(7, ROWS[0].name, pid=1, started=1.0)))
+
+    assert await hosts.attach(ROWS[:1]) == []
+    await asyncio.gather(*cluster.tasks)
+
+    assert (cluster.watched, cluster.died) == ([ROWS[0].name], [])
