@@ -9,11 +9,14 @@ from pydantic import BaseModel
 
 import remora
 from remora import App, Durable, EntityOptions, StoreMismatch, UnknownEntity, command, query
-from remora.errors import Fenced, HostGone, NotOwner
+from remora.client import Client
+from remora.clock import SystemClock
+from remora.errors import DeadlineExceeded, Fenced, HostGone, NotOwner
 from remora.journal import Append
 from remora.storage.memory import MemoryStore
 from remora.storage.sqlite import SqliteStore
 from remora.testing import Fault, FaultyStore
+from remora.why import Glance
 from tests import platforms, things
 from tests.clock import turns, until
 from tests.platforms import host_of, move
@@ -351,6 +354,30 @@ async def test_a_client_that_is_closed_says_so_at_once() -> None:
 
         with pytest.raises(HostGone, match="connect again"):
             await till.add()
+
+
+class Silent:
+    """A way to hosts on which nothing comes back."""
+
+    async def exchange(self, host: str, data: bytes) -> bytes:
+        del host, data
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]  # never
+
+    async def glance(self, host: str) -> Glance:
+        raise HostGone(host)
+
+
+async def test_deadlines_are_kept_when_no_host_says_a_word_also_by_a_client_that_had_nothing_under_way_meanwhile() -> (
+    None
+):
+    async with (
+        platforms.running(things.app) as (platform, _),
+        Client(platform, Silent(), SystemClock(), things.SETTINGS, "deaf") as client,
+    ):
+        for number in range(3):
+            with pytest.raises(DeadlineExceeded, match="till/a"):
+                await client.ref(Till, "a").with_options(deadline_s=0.01, command_id=f"n-{number}").add()
+            assert client.in_flight == 0
 
 
 async def test_what_was_under_way_when_the_platform_is_closed_fails_with_a_typed_error() -> None:
