@@ -48,8 +48,10 @@ be done within its time."""
 TAKEN_OVER_S = 1.5
 """Seconds that survivors have to themselves before a host that died is started anew: a process takes most of a second of
 CPU to start, in which they bring back what they took over. Measured: docs/decisions/0014-what-a-failover-does-first.md."""
+WATCH_AGAIN_MIN_S = 0.01
 WATCH_AGAIN_S = 0.2
-"""Pause before a host is watched again after the watch broke and its death is not known, in seconds."""
+"""Shortest and longest pause before a host is watched again after the watch broke and its death is not known, in seconds;
+doubles between them. Where a process ended Ray tells of its broken connection first, and milliseconds later of its end."""
 ENDED_S = 5.0
 """Longest wait until Ray has seen the end of an actor that was ended, in seconds."""
 WORKER_DIED = "worker process has died"
@@ -346,7 +348,7 @@ class RayHosts:
 
     async def _watch(self, row: HostRow) -> None:
         """Wait for the host's death, which Ray reports within milliseconds when it does not restart it."""
-        detection = self.registry.detection
+        detection, pause_s = self.registry.detection, WATCH_AGAIN_MIN_S
         while (handle := self._handles.get(row.name)) is not None:
             try:
                 await handle.watch.remote()
@@ -362,7 +364,8 @@ class RayHosts:
                 await detection.reported(row.incarnation, because, doubt=True)
             if row.incarnation not in self.registry.current.hosts:
                 return
-            await asyncio.sleep(WATCH_AGAIN_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, WATCH_AGAIN_S)
 
     # -- as Hosts of the registry --------------------------------------------------------------------
 
