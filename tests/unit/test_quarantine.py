@@ -306,7 +306,10 @@ async def test_a_host_that_cannot_read_what_is_in_quarantine_is_told_again_until
             await client.ref(Till, "bad").add()
 
 
-async def test_shards_of_a_node_that_may_be_gone_itself_do_not_wait_for_its_last_words() -> None:
+@pytest.mark.parametrize(
+    "doubted", [True, False], ids=["that may be gone itself", "where a process has to start first"]
+)
+async def test_shards_do_not_wait_for_last_words_on_a_node(doubted: bool) -> None:  # noqa: FBT001 - pytest gives it
     async with dying(Blame(at_most=0)) as (platform, client, _):
         await client.ref(Till, "bad").add()
         host = platforms.host_of(platform, "till/bad")
@@ -318,7 +321,8 @@ async def test_shards_of_a_node_that_may_be_gone_itself_do_not_wait_for_its_last
             return None
 
         platform.last_words = never  # type: ignore[method-assign]  # as of a machine that is gone
-        platform.registry.detection.doubt(host.row.node)
+        if doubted:
+            platform.registry.detection.doubt(host.row.node)
         row = msgspec.structs.replace(host.row, machine="another")
         async with asyncio.timeout(HEARD_S / 2):
             await platform.registry.inquest.hear([row])

@@ -28,9 +28,11 @@ CRASHES, QUARANTINED = "crashes", "quarantined"
 CRASHED = "remora.Crashed"
 """The kind that a crash is noted under, among failures."""
 HEARD_S = 0.2
-"""Longest that shards wait, before they are given to others, for what took their host down to be found, in seconds. On
-the machine of the registry that takes milliseconds; of another one it is found out later, and others may meet it
-meanwhile."""
+"""Longest that shards wait, before they are given to others, for what took their host down to be found, in seconds, on
+the machine of the registry: there that takes milliseconds."""
+HEARD_ELSEWHERE_S = 0.05
+"""The same on another machine: a task there is done within some 10 ms where a process is idle. Where one has to start it
+takes more than a second, for which no shard waits: it is found out later, and others may meet it meanwhile."""
 TOLD_S = 2.0
 """Longest that they wait, where something was found, for it to be written down and told to the hosts that get them, in
 seconds: given to them before, what took down one host would take down the next."""
@@ -86,7 +88,8 @@ class Inquest:
         hearing = [task for task, (row, _) in found.items() if row.machine == here or row.node not in doubted]
         if not hearing:
             return
-        _, slow = await asyncio.wait(hearing, timeout=HEARD_S)
+        near = any(found[task][0].machine == here for task in hearing)
+        _, slow = await asyncio.wait(hearing, timeout=HEARD_S if near else HEARD_ELSEWHERE_S)
         judging = [task for task in slow if found[task][1].is_set()]
         if judging:
             await asyncio.wait(judging, timeout=TOLD_S)
