@@ -16,7 +16,7 @@ DEDICATED, SHARED = 50, 100_000
 IN_FLIGHT = 500
 STARTED_S = 420.0
 """More than a second of CPU for each actor, on two cores; those that have started leave the next ones less and less, since Ray's
-processes take 1 to 2.5 % of a core each while they do nothing. It took 42 to 233 s, once more than 240."""
+processes take 1.1 to 2.7 % of a core each while they do nothing. It took 42 to 233 s, once more than 240."""
 
 
 async def test_fifty_dedicated_entities_and_a_hundred_thousand_shared_ones_live_in_one_app(

@@ -17,12 +17,12 @@ def app_prefix(app: str) -> str:
 
 def registry_name(app: str) -> str:
     """Return the name of an app's registry, the one that leads as long as nothing fails."""
-    return f"remora/{app}/registry"
+    return f"{app_prefix(app)}registry"
 
 
 def standby_name(app: str) -> str:
     """Return the name of an app's other registry, which leads when the first one cannot."""
-    return f"remora/{app}/registry-standby"
+    return f"{app_prefix(app)}registry-standby"
 
 
 def registry_names(app: str) -> tuple[str, str]:
@@ -37,7 +37,7 @@ def host_name(app: str, slot: str, life: str) -> str:
 
 def host_prefix(app: str) -> str:
     """Return what the names of an app's shared hosts begin with, and of nothing else."""
-    return f"remora/{app}/host/"
+    return f"{app_prefix(app)}host/"
 
 
 def supervisor_name(app: str, name: str) -> str:
@@ -47,12 +47,12 @@ def supervisor_name(app: str, name: str) -> str:
 
 def supervisor_prefix(app: str) -> str:
     """Return what the names of an app's supervisors begin with, and of nothing else."""
-    return f"remora/{app}/supervisor/"
+    return f"{app_prefix(app)}supervisor/"
 
 
 def entity_name(app: str, key: str) -> str:
     """Return the name of a dedicated entity's actor; ``key`` is ``type/id``."""
-    return f"remora/{app}/entity/{key}"
+    return f"{app_prefix(app)}entity/{key}"
 
 
 def slot_of(name: str) -> str:

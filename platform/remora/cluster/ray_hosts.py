@@ -48,10 +48,8 @@ be done within its time."""
 TAKEN_OVER_S = 1.5
 """Seconds that survivors have to themselves before a host that died is started anew: a process takes most of a second of
 CPU to start, in which they bring back what they took over. Measured: docs/decisions/0014-what-a-failover-does-first.md."""
-WATCH_AGAIN_MIN_S = 0.01
 WATCH_AGAIN_S = 0.2
-"""Shortest and longest pause before a host is watched again after the watch broke and its death is not known, in seconds;
-doubles between them. Where a process ended Ray tells of its broken connection first, and milliseconds later of its end."""
+"""Pause before a host is watched again after the watch broke and its death is not known, in seconds."""
 ENDED_S = 5.0
 """Longest wait until Ray has seen the end of an actor that was ended, in seconds."""
 WORKER_DIED = "worker process has died"
@@ -59,7 +57,7 @@ WORKER_DIED = "worker process has died"
 says something else. Were this wording to change, deaths would be taken for unproven and leases waited for."""
 
 _remote: Any = ray.remote  # its types know nothing of concurrency groups
-# Made once: whenever one is first used Ray takes its code apart, which keeps the registry's loop for 60 to 100 ms.
+# Made once: when one is first used Ray takes its code apart, which keeps the registry's loop for tens of milliseconds.
 _HOST: Any = _remote(concurrency_groups={BESIDE: BESIDE_CALLS_MAX})(HostActor)
 _LAST_WORDS: Any = _remote(last_words)
 
@@ -102,8 +100,8 @@ class RayHosts:
     async def attach(self, rows: Sequence[HostRow]) -> list[HostRow]:
         """Find hosts of an earlier registry process again; return those that have no actor any more.
 
-        One that does not answer yet is not ended for that: it is looked for beside this, and loses its shards when its
-        lease is over, as any other.
+        One that does not answer yet is not ended for that: it is suspected and asked again beside this, until it answers
+        or is given up as any other, because its lease is over or nobody has reached it for ``unreachable_s``.
         """
         self._homes |= {row.slot: row.node for row in rows}
         there = await actors(app_prefix(self._app.name))
@@ -113,13 +111,14 @@ class RayHosts:
         return [row for row in rows if row.name not in there]
 
     async def _find_again(self, name: str) -> None:
-        handle: Handle = None
+        detection, handle = self.registry.detection, None
         while (row := self._row(name)) is not None:
             try:
                 async with asyncio.timeout(TELL_S):
                     handle = self._handles[name] = await find_actor(name)
                     found: HostRow = await handle.start.remote()
-            except (HostGone, ActorUnavailableError, TimeoutError):
+            except (HostGone, ActorUnavailableError, TimeoutError) as error:
+                await detection.reported(row.incarnation, f"it does not answer this registry yet ({first_line(error)})")
                 await asyncio.sleep(WATCH_AGAIN_S)
                 continue
             except RayError as error:
@@ -129,7 +128,7 @@ class RayHosts:
                     self._begin_watch(row)
                     return
                 because = "Ray has restarted its process"
-            await self.registry.detection.died(row.incarnation, because, proven=False)
+            await detection.died(row.incarnation, because, proven=False)
             return
         if self._handles.get(name) is handle:  # it was given up meanwhile
             self._handles.pop(name, None)
@@ -348,7 +347,7 @@ class RayHosts:
 
     async def _watch(self, row: HostRow) -> None:
         """Wait for the host's death, which Ray reports within milliseconds when it does not restart it."""
-        detection, pause_s = self.registry.detection, WATCH_AGAIN_MIN_S
+        detection = self.registry.detection
         while (handle := self._handles.get(row.name)) is not None:
             try:
                 await handle.watch.remote()
@@ -364,8 +363,7 @@ class RayHosts:
                 await detection.reported(row.incarnation, because, doubt=True)
             if row.incarnation not in self.registry.current.hosts:
                 return
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, WATCH_AGAIN_S)
+            await asyncio.sleep(WATCH_AGAIN_S)
 
     # -- as Hosts of the registry --------------------------------------------------------------------
 

@@ -31,8 +31,8 @@ HEARD_S = 0.2
 """Longest that shards wait, before they are given to others, for what took their host down to be found, in seconds, on
 the machine of the registry: there that takes milliseconds."""
 HEARD_ELSEWHERE_S = 0.05
-"""The same on another machine: a task there is done within some 10 ms where a process is idle. Where one has to start it
-takes more than a second, for which no shard waits: it is found out later, and others may meet it meanwhile."""
+"""The same on another machine: a task there is done within some 10 ms where a process is idle. Where one has to be started
+no shard waits for that: it is found out later, and others may meet it meanwhile."""
 TOLD_S = 2.0
 """Longest that they wait, where something was found, for it to be written down and told to the hosts that get them, in
 seconds: given to them before, what took down one host would take down the next."""

@@ -25,21 +25,27 @@ class Cluster:
     """Actors as Ray has them, and what the registry that leads hears of hosts."""
 
     actors: dict[str, Any] = field(default_factory=dict)
-    died: list[tuple[int, str]] = field(default_factory=list)
+    died: list[int] = field(default_factory=list)
+    reported: list[int] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     hosts: dict[int, HostRow] = field(default_factory=lambda: {row.incarnation: row for row in ROWS})
 
-    def stands(self, row: HostRow, start: Any, **others: Any) -> None:  # noqa: ANN401 - a coroutine function
-        self.actors[row.name] = SimpleNamespace(start=SimpleNamespace(remote=start), **others)
+    def stands(self, row: HostRow, start: Any) -> None:  # noqa: ANN401 - a coroutine function
+        self.actors[row.name] = SimpleNamespace(start=SimpleNamespace(remote=start))
 
     def spawn(self, work: Any) -> asyncio.Task[None]:  # noqa: ANN401 - any coroutine
         self.tasks.append(asyncio.create_task(work))
         return self.tasks[-1]
 
-    async def heard(self, number: int, because: str, *, proven: bool) -> None:
+    async def hear(self, number: int, because: str, *, proven: bool) -> None:
+        assert because
         assert not proven
-        self.died.append((number, because))
+        self.died.append(number)
+
+    async def suspect(self, number: int, because: str) -> None:
+        assert "does not answer this registry yet" in because
+        self.reported.append(number)
 
 
 @pytest.fixture
@@ -70,7 +76,7 @@ def hosts(cluster: Cluster) -> RayHosts:
         SimpleNamespace(
             spawn=cluster.spawn,
             current=SimpleNamespace(hosts=cluster.hosts),
-            detection=SimpleNamespace(died=cluster.heard),
+            detection=SimpleNamespace(died=cluster.hear, reported=cluster.suspect),
         ),
     )
     return found
@@ -104,7 +110,7 @@ async def test_a_host_that_does_not_answer_yet_is_not_given_up_and_is_watched_on
     assert cluster.died == []
 
 
-async def test_a_host_that_ray_does_not_reach_is_asked_again_until_it_is_given_up(
+async def test_a_host_that_ray_does_not_reach_is_suspected_and_asked_again_until_it_is_given_up(
     cluster: Cluster, hosts: RayHosts
 ) -> None:
     asked = 0
@@ -124,6 +130,7 @@ async def test_a_host_that_ray_does_not_reach_is_asked_again_until_it_is_given_u
     await asyncio.gather(*cluster.tasks)
 
     assert asked == 3
+    assert cluster.reported == [1, 1, 1]
     assert cluster.died == []
     assert cluster.watched == [ROWS[1].name]
 
@@ -143,7 +150,7 @@ async def test_a_host_without_an_actor_is_lost_and_one_that_ended_or_was_restart
     assert await hosts.attach([*ROWS, third]) == [ROWS[0]]
     await asyncio.gather(*cluster.tasks)
 
-    assert sorted(number for number, _ in cluster.died) == [2, 3]
+    assert sorted(cluster.died) == [2, 3]
     assert cluster.watched == []
 
 
