@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DOUBT_S = 75.0
 """Seconds for which a node is not given new hosts after one was lost without its word: Ray takes up to 65 s to find that
 a node is gone, and an actor that it places there meanwhile does not start."""
-LOOKS = 32
+LOOKS = 16
 """Looks at leases per time to live: how much later than its end a lost one is noticed, twice, since a renewal counts from the
 look that saw it. Each is one small read."""
 
