@@ -88,7 +88,10 @@ class Settings:
     """Longest wait for running handlers when a shard moves, and again for the next host to take what
     travels, in seconds: what was not sent by then is read from the journal."""
     hand_off_shards: int = 4
-    """Shards that move together: each waits for all of them, and each move costs some writes to the store."""
+    """Most shards that move together: each waits for all of them, and each move costs some writes to the store."""
+    hand_off_share_max: float = 0.01
+    """Share of all shards that moves together (one always does): what nobody serves meanwhile is then no more of the
+    load than a 99th percentile leaves out. With 256 shards that is two."""
     hand_off_bytes_max: int = 4 << 20
     """Bytes that travel in one call when a shard moves: some thousand entities, and a pause of
     milliseconds for the hosts at both ends. An entity that is larger is read from the journal."""
@@ -128,9 +131,10 @@ class Settings:
         if self.hung_s < self.blocked_s:
             msg = "Settings.hung_s must not be below blocked_s: a handler is named before its process is ended."
             raise ValueError(msg)
-        if self.rebalance_share_max > 1:
-            msg = f"Settings.rebalance_share_max is a share and at most 1, not {self.rebalance_share_max!r}."
-            raise ValueError(msg)
+        for name in ("rebalance_share_max", "hand_off_share_max"):
+            if getattr(self, name) > 1:
+                msg = f"Settings.{name} is a share and at most 1, not {getattr(self, name)!r}."
+                raise ValueError(msg)
         if self.lease_margin_s * 2 >= self.lease_ttl_s:
             msg = "Settings.lease_margin_s must be under half of lease_ttl_s, or a lease is never live."
             raise ValueError(msg)

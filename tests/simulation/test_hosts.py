@@ -6,7 +6,9 @@ Numbers are those of the scenarios of Akka, Pekko and Orleans that a test is wri
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,8 +17,8 @@ from pydantic import BaseModel
 from remora import App, Client, Durable, EntityOptions, Settings, command, query
 from remora.clock import Clock
 from remora.runtime import host as hosts
-from remora.runtime.registry import Registry
-from remora.sharding.table import encode_table
+from remora.runtime.registry import YIELD_MAX_S, Registry
+from remora.sharding.table import HostRow, encode_table
 from remora.storage.memory import MemoryStore
 from tests.conftest import SEED
 from tests.platforms import host_of
@@ -337,5 +339,33 @@ def test_27_hosts_restarted_one_after_the_other_cost_no_error_and_no_more_than_t
             moved = Counter(row.epoch - before[shard] for shard, row in platform.registry.current.shards.items())
             assert len(totals) == len(NAMES)
             assert max(moved) <= 2, moved
+
+    run(main())
+
+
+@pytest.mark.parametrize(("takes_s", "pause_s"), [(0.1, 0.1), (3.0, YIELD_MAX_S)])
+def test_a_host_is_emptied_in_half_of_the_time_and_the_other_half_is_left_to_the_load(
+    monkeypatch: pytest.MonkeyPatch, takes_s: float, pause_s: float
+) -> None:
+    async def main() -> None:
+        async with apart(APP, 3) as (platform, client):
+            await add_all(client, 1)
+            loop, release = asyncio.get_running_loop(), platform.release
+            spans: list[tuple[float, float, int]] = []
+
+            async def slow(host: HostRow, targets: Mapping[str, str]) -> None:
+                began_s = loop.time()
+                await passing(takes_s)
+                await release(host, targets)
+                spans.append((began_s, loop.time(), len(targets)))
+
+            monkeypatch.setattr(platform, "release", slow)
+            assert (await platform.registry.drain("host-2"))["left"] == []
+
+            assert {moved for _, _, moved in spans} == {1}
+            assert len(spans) == SETTINGS.shards // 3
+            for (_, ended_s, _), (began_s, _, _) in pairwise(spans):
+                assert pause_s - 1e-6 <= began_s - ended_s < pause_s + SETTINGS.rebalance_s
+            await add_all(client, 2)
 
     run(main())

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from remora.settings import Settings
 from remora.sharding import registry as decisions
 from remora.sharding.allocation import External, LeastShards, Move, Pinned, View, matches, moves_allowed
 from remora.sharding.hashing import entity_key, group_of, shard_of
@@ -612,6 +613,19 @@ def test_a_draining_host_is_emptied_onto_the_others_and_gets_nothing_new() -> No
 
 def test_no_more_shards_leave_a_draining_host_at_a_time_than_a_round_may_move() -> None:
     assert len(next_moves(decisions.draining(up(1, 2), [1]), moves_max=2)) == 2
+
+
+@pytest.mark.parametrize(("shards", "together"), [(4, 1), (60, 1), (256, 2), (400, 4), (100_000, 4)])
+def test_no_more_than_a_hundredth_of_all_shards_moves_together_and_never_more_than_four(
+    shards: int, together: int
+) -> None:
+    targets = {str(n): n % 3 for n in range(9)}
+
+    rounds = decisions.few_at_a_time(targets, shards, Settings())
+
+    assert {len(one) for one in rounds[:-1]} == {together}
+    assert [pair for one in rounds for pair in one.items()] == list(targets.items())
+    assert decisions.few_at_a_time({}, shards, Settings()) == []
 
 
 def test_23_nothing_is_evened_out_while_a_host_joins_or_drains_or_a_rollout_runs() -> None:

@@ -398,7 +398,8 @@ async def test_of_many_commands_that_wait_for_one_entity_few_are_looked_up_and_a
         sums = [sum(one for one in again if one <= n) for n in again]
         store.hold("known")
         repeated = [asyncio.ensure_future(slate.with_options(command_id=f"c-{n}").add(n)) for n in again]
-        await until(lambda: store.waiting)
+        await until(lambda: store.waiting and all(one.done() for one in repeated[:16]))
+        await turns(50)
         assert [one.done() for one in repeated] == [True] * 16 + [False] * (len(again) - 16)
         store.let_go("known")
         assert await asyncio.gather(*repeated) == sums

@@ -45,6 +45,9 @@ PATIENCE_MAX_S = 1.0
 """Shortest and longest pause between tries while the store is away, in seconds."""
 TELL_S = 1.0
 """Longest the table waits for hosts to be told of their shards, in seconds."""
+YIELD_MAX_S = 0.25
+"""Longest pause after some shards have moved, in seconds; it lasts as long as their move did: two dozen times what one
+takes where nothing is slow, and short beside ``Settings.drain_s``, within which hundreds of them have to fit."""
 STANDBY_READS_S = 1.0
 """Seconds between reads of the table by a registry that stands by."""
 DRAINED, DRAINING, LOCATIONS = "drained", "draining", "locations"
@@ -441,9 +444,12 @@ class Registry:
             if host is None:
                 continue
             targets = {name: move.target for name, move in moves.items() if move.source == source}
-            # Few at a time: nobody serves them between the first that is let go and the last that is taken.
-            for first in range(0, len(targets), self.settings.hand_off_shards):
-                await self._hand_over(host, dict(list(targets.items())[first : first + self.settings.hand_off_shards]))
+            for some in decisions.few_at_a_time(targets, len(self._table.shards), self.settings):
+                began_s = self.clock.monotonic_s()
+                await self._hand_over(host, some)
+                # Half of the time is the load's: what moves takes processor time from what is served.
+                pause_s = min(self.clock.monotonic_s() - began_s, YIELD_MAX_S)
+                await asyncio.sleep(pause_s)  # noqa: TID251 - bounded, and no wait for anything
             self._log.info("moved %d shards from %s", len(targets), host.name)
 
     async def _hand_over(self, host: HostRow, targets: Mapping[str, int]) -> None:

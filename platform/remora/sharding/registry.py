@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from remora.settings import Settings
 from remora.sharding.allocation import Allocation, LeastShards, Move, View, moves_allowed
 from remora.sharding.hashing import group_of
 from remora.sharding.table import HostRow, ShardRow, Table
@@ -126,6 +127,19 @@ def left(before: Table, after: Table) -> list[HostRow]:
     """Return the hosts that are none any more; one that went on under a new incarnation still is."""
     names = {row.name for row in after.hosts.values()}
     return [row for row in before.hosts.values() if row.name not in names]
+
+
+def few_at_a_time(targets: Mapping[str, int], shards: int, settings: Settings) -> list[dict[str, int]]:
+    """Divide what moves into what moves together: nobody serves that between the first shard let go and the last taken.
+
+    Args:
+        targets: Shard → host that gets it.
+        shards: All shards of the table.
+        settings: The app's; see ``hand_off_shards`` and ``hand_off_share_max``.
+    """
+    together = max(1, min(settings.hand_off_shards, int(shards * settings.hand_off_share_max)))
+    left = iter(targets.items())
+    return list(iter(lambda: dict(itertools.islice(left, together)), {}))
 
 
 def moves(table: Table, layout: Layout, moves_max: int) -> dict[str, Move]:
