@@ -266,6 +266,11 @@ class LocalPlatform:
         if host.dedicated:
             await self.dedicate(host.dedicated)
 
+    def near(self, host: HostRow) -> bool:
+        """See Hosts. All are in this process."""
+        del host
+        return True
+
     async def last_words(self, host: HostRow) -> LastWords | None:
         """See Hosts. All hosts share this process: none of them goes down by itself."""
         del host

@@ -307,9 +307,10 @@ async def test_a_host_that_cannot_read_what_is_in_quarantine_is_told_again_until
 
 
 @pytest.mark.parametrize(
-    "doubted", [True, False], ids=["that may be gone itself", "where a process has to start first"]
-)
-async def test_shards_do_not_wait_for_last_words_on_a_node(doubted: bool) -> None:  # noqa: FBT001 - pytest gives it
+    ("doubted", "near"), [(True, True), (False, False)],
+    ids=["that may be gone itself", "where a process has to start first"],
+)  # fmt: skip
+async def test_shards_do_not_wait_for_last_words_on_a_node(doubted: bool, near: bool) -> None:  # noqa: FBT001 - pytest gives them
     async with dying(Blame(at_most=0)) as (platform, client, _):
         await client.ref(Till, "bad").add()
         host = platforms.host_of(platform, "till/bad")
@@ -321,6 +322,7 @@ async def test_shards_do_not_wait_for_last_words_on_a_node(doubted: bool) -> Non
             return None
 
         platform.last_words = never  # type: ignore[method-assign]  # as of a machine that is gone
+        platform.near = lambda host: near  # type: ignore[method-assign]  # noqa: ARG005 - as the port names it
         if doubted:
             platform.registry.detection.doubt(host.row.node)
         row = msgspec.structs.replace(host.row, machine="another")

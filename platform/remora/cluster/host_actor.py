@@ -156,6 +156,11 @@ class HostActor:
         """Read from the store what is in quarantine."""
         await self._running().read_quarantine()
 
+    @ray.method(concurrency_group=BESIDE)  # type: ignore[untyped-decorator]  # Ray's
+    async def last_words(self, pid: int, started: float) -> blackbox.LastWords | None:
+        """Return what another process of this machine left that has ended; beside the event loop, as ``glance`` is."""
+        return blackbox.last_words(pid, started)
+
     async def open_types(self, progress: Progress) -> dict[str, str]:
         """Serve what is open; return what is waited for, by type."""
         return self._running().gate.follow(progress)

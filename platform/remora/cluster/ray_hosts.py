@@ -48,6 +48,9 @@ be done within its time."""
 TAKEN_OVER_S = 1.5
 """Seconds that survivors have to themselves before a host that died is started anew: a process takes most of a second of
 CPU to start, in which they bring back what they took over. Measured: docs/decisions/0014-what-a-failover-does-first.md."""
+WORDS_AFTER_S = 0.5
+"""The same before a process is started to read what a host left on a machine of which none of ours is reached: what a
+failover takes. Nobody waits for it, since it takes a second."""
 WATCH_AGAIN_S = 0.2
 """Pause before a host is watched again after the watch broke and its death is not known, in seconds."""
 ENDED_S = 5.0
@@ -500,17 +503,36 @@ class RayHosts:
         """See Hosts."""
         return host.machine == machine_identity() and bool(host.started) and started_s(host.pid) != host.started
 
+    def near(self, host: HostRow) -> bool:
+        """See Hosts."""
+        return host.machine == machine_identity() or self._neighbour(host) is not None
+
+    def _neighbour(self, host: HostRow) -> HostRow | None:
+        """Return another host of the same machine."""
+        rows = self.registry.current.hosts.values()
+        return next((row for row in rows if row.machine == host.machine and row.name != host.name), None)
+
     async def last_words(self, host: HostRow) -> LastWords | None:
-        """See Hosts. Another machine's memory is read by a task there, which takes as long as a process takes to start."""
+        """See Hosts. Another machine's memory is read by a host there; where none is left a task has to start for that."""
+        words: LastWords | None
         if host.machine == machine_identity():
             return await asyncio.to_thread(last_words, host.pid, host.started)
+        neighbour = self._neighbour(host)
+        if neighbour is not None:
+            try:
+                words = await self._tell(neighbour, "last_words", host.pid, host.started, within_s=ASK_S)
+            except RemoraError as error:
+                self._log.info("%s was not asked what took down %s: %s", neighbour.name, host.name, error)
+            else:
+                return words
+        await asyncio.sleep(WORDS_AFTER_S)
         there = _LAST_WORDS.options(
             num_cpus=0, max_retries=0, label_selector={NODE_LABEL: host.node}, enable_task_events=False,
         )  # fmt: skip
         asked: Any = there.remote(host.pid, host.started)
         try:
             async with asyncio.timeout(START_ON_NODE_S):
-                words: LastWords | None = await asked
+                words = await asked
                 return words
         except (RayError, TimeoutError) as error:
             ray.cancel(asked, force=True)

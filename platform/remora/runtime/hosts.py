@@ -53,6 +53,10 @@ class Hosts(OrderedHosts, Protocol):
         """End a host that has been emptied, and start one elsewhere if there are to be as many as before."""
         ...
 
+    def near(self, host: HostRow) -> bool:
+        """Return whether somebody is on a host's machine who can read at once what its process left behind."""
+        ...
+
     async def last_words(self, host: HostRow) -> LastWords | None:
         """Return what a host's process that has ended left behind; None if nothing of it is found."""
         ...

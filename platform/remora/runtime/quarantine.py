@@ -28,11 +28,9 @@ CRASHES, QUARANTINED = "crashes", "quarantined"
 CRASHED = "remora.Crashed"
 """The kind that a crash is noted under, among failures."""
 HEARD_S = 0.2
-"""Longest that shards wait, before they are given to others, for what took their host down to be found, in seconds, on
-the machine of the registry: there that takes milliseconds."""
-HEARD_ELSEWHERE_S = 0.05
-"""The same on another machine: a task there is done within some 10 ms where a process is idle. Where one has to be started
-no shard waits for that: it is found out later, and others may meet it meanwhile."""
+"""Longest that shards wait, before they are given to others, for what took their host down to be found, in seconds: where
+the registry, or another host, is on its machine that takes milliseconds. Elsewhere a process has to start there, and no
+shard waits for that: it is found out later, and others may meet it meanwhile."""
 TOLD_S = 2.0
 """Longest that they wait, where something was found, for it to be written down and told to the hosts that get them, in
 seconds: given to them before, what took down one host would take down the next."""
@@ -83,13 +81,16 @@ class Inquest:
     async def hear(self, rows: list[HostRow]) -> None:
         """Find what took hosts down, of those at hand before their shards are given away; of others a little later."""
         doubted, here = self._registry.detection.doubted, machine_identity()
+        near = {row.incarnation for row in rows if self._registry.hosts.near(row)}
         found = {self._registry.spawn(self._one(row, event := asyncio.Event())): (row, event) for row in rows}
         # A node that may be gone itself will not say anything in that time: its shards do not wait for it.
-        hearing = [task for task, (row, _) in found.items() if row.machine == here or row.node not in doubted]
+        hearing = [
+            task for task, (row, _) in found.items()
+            if row.incarnation in near and (row.machine == here or row.node not in doubted)
+        ]  # fmt: skip
         if not hearing:
             return
-        near = any(found[task][0].machine == here for task in hearing)
-        _, slow = await asyncio.wait(hearing, timeout=HEARD_S if near else HEARD_ELSEWHERE_S)
+        _, slow = await asyncio.wait(hearing, timeout=HEARD_S)
         judging = [task for task in slow if found[task][1].is_set()]
         if judging:
             await asyncio.wait(judging, timeout=TOLD_S)

@@ -1,18 +1,21 @@
-"""A registry that begins to lead finds the hosts of the one before it, and ends none for being slow."""
+"""The registry's way to hosts: it finds those of the one before it, ends none for being slow, and hears what took one down."""
 
 import asyncio
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from entities.counter import Counter
 from remora.app import App, AppSource
 from remora.cluster import ray_hosts
-from remora.cluster.ray_hosts import RayHosts
+from remora.cluster.ray_hosts import WORDS_AFTER_S, RayHosts
 from remora.errors import HostGone
+from remora.process import machine_identity
+from remora.runtime.blackbox import LastWords
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow
 
@@ -30,6 +33,10 @@ class Cluster:
     watched: list[str] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     hosts: dict[int, HostRow] = field(default_factory=lambda: {row.incarnation: row for row in ROWS})
+
+    def has(self, *rows: HostRow) -> None:
+        self.hosts.clear()
+        self.hosts.update((row.incarnation, row) for row in rows)
 
     def stands(self, row: HostRow, start: Any) -> None:  # noqa: ANN401 - a coroutine function
         self.actors[row.name] = SimpleNamespace(start=SimpleNamespace(remote=start))
@@ -163,3 +170,52 @@ async def test_a_host_that_took_a_new_incarnation_meanwhile_is_the_same_process_
     await asyncio.gather(*cluster.tasks)
 
     assert (cluster.watched, cluster.died) == ([ROWS[0].name], [])
+
+
+# -- what a host left behind ---------------------------------------------------------------------------
+
+HERE, THERE = machine_identity(), "another machine"
+AWAY = [HostRow(number, f"remora/bank/host/{number}/{number}-1", machine=THERE, pid=number) for number in (1, 2)]
+
+
+async def test_what_a_host_of_another_machine_left_is_read_by_a_host_beside_it(
+    cluster: Cluster, hosts: RayHosts
+) -> None:
+    cluster.has(*AWAY)
+
+    async def read(pid: int, started: float) -> LastWords:
+        assert (pid, started) == (1, 0.0)
+        return LastWords("Segmentation fault", ("counter/a", "add"))
+
+    cluster.actors[AWAY[1].name] = SimpleNamespace(last_words=SimpleNamespace(remote=read))
+
+    assert hosts.near(AWAY[0])
+    assert await hosts.last_words(AWAY[0]) == LastWords("Segmentation fault", ("counter/a", "add"))
+
+
+async def test_nobody_is_near_a_host_that_was_alone_on_another_machine(cluster: Cluster, hosts: RayHosts) -> None:
+    alone = msgspec.structs.replace(AWAY[1], machine="a third")
+    cluster.has(AWAY[0], alone)
+
+    assert not hosts.near(AWAY[0])
+    assert hosts.near(msgspec.structs.replace(AWAY[0], machine=HERE)), "the registry is"
+
+
+async def test_where_no_host_beside_it_answers_a_task_is_started_but_only_after_the_survivors_had_their_time(
+    cluster: Cluster, hosts: RayHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.has(*AWAY)
+    paused: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+
+    async def words() -> LastWords:
+        assert paused == [WORDS_AFTER_S]
+        return LastWords("Aborted", None)
+
+    task = SimpleNamespace(remote=lambda *_: words())
+    monkeypatch.setattr(ray_hosts, "_LAST_WORDS", SimpleNamespace(options=lambda **_: task))
+    monkeypatch.setattr(ray_hosts, "asyncio", SimpleNamespace(sleep=pause, timeout=asyncio.timeout))
+
+    assert await hosts.last_words(AWAY[0]) == LastWords("Aborted", None)
