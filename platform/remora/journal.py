@@ -93,6 +93,16 @@ class Want(NamedTuple):
     """Commands that wait for it and may have been decided before: whatever of them is in the window is wanted."""
 
 
+class Span(NamedTuple):
+    """Entries of one entity whose commands are asked for."""
+
+    entity: str
+    after: int
+    """Number of the entry before the first."""
+    upto: int
+    """Number of the last."""
+
+
 class Tail(msgspec.Struct, array_like=True):
     """One entry as recovery reads it."""
 
@@ -252,8 +262,8 @@ class Store(Protocol):
         """Read an entity's entries behind a number."""
         ...
 
-    async def known(self, entity: str, after: int, upto: int) -> list[Known]:
-        """Read which commands were decided, by entries behind a number up to another; PAGE_ENTRIES at a time."""
+    async def known(self, spans: Sequence[Span]) -> list[list[Known]]:
+        """Read which commands were decided by the entries of each span, in order; the first PAGE_ENTRIES of each."""
         ...
 
     async def events(self, entity: str, after_seq: int, limit: int) -> list[EventRow]:

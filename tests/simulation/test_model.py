@@ -44,7 +44,7 @@ from remora import (
     query,
 )
 from remora.errors import HostGone
-from remora.journal import Append, Want
+from remora.journal import Append, Span, Want
 from remora.local import LocalPlatform
 from remora.runtime import host as hosts
 from remora.runtime.host import Host
@@ -358,7 +358,7 @@ class Platforms(RuleBasedStateMachine):
         entities = {key: f"{'ledger' if key in LEDGERS else 'box'}/{key}" for key in self.model}
         for key, entity in entities.items():
             (found,) = await self.store.inner.load([Want(entity, WINDOW, events=False)])
-            known = await self.store.inner.known(entity, 0, found.last)
+            (known,) = await self.store.inner.known([Span(entity, 0, found.last)])
             ids = [one.command_id for one in known]
             assert found.last == self.model[key].entries, (
                 f"{key}: {found.last}, {self.model[key].entries} expected, {ids}"

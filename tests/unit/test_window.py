@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 
 import pytest
@@ -25,8 +25,9 @@ from remora import (
     query,
 )
 from remora.ids import fingerprint
-from remora.journal import Append
+from remora.journal import Append, Known, Span
 from remora.local import LocalPlatform
+from remora.runtime import window
 from remora.runtime.window import Unread
 from remora.testing import Fault, FaultyStore, ManualClock
 from tests import platforms, things
@@ -366,8 +367,25 @@ async def test_a_hand_off_does_not_wait_for_a_window_and_what_waits_for_it_trave
         assert (await repeated, await new) == (6, total + 3)
 
 
-async def test_few_windows_are_read_at_once() -> None:
-    store = FaultyStore()
+class Trips(FaultyStore):
+    """Counts trips for windows and what was asked for in each; of one entity nothing can be read."""
+
+    def __init__(self, unreadable: str = "") -> None:
+        super().__init__()
+        self.trips: list[list[str]] = []
+        self._unreadable = unreadable
+
+    async def known(self, spans: Sequence[Span]) -> list[list[Known]]:
+        self.trips.append([span.entity for span in spans])
+        found = await super().known(spans)
+        if self._unreadable in self.trips[-1]:
+            msg = "a row that cannot be read"
+            raise ValueError(msg)
+        return found
+
+
+async def test_windows_that_are_asked_for_together_are_read_together_one_trip_of_a_host_after_the_other() -> None:
+    store = Trips()
     async with platforms.running(slates, store, hosts=2) as (platform, client):
         for n in range(20):
             await client.ref(Slate, f"s{n}").with_options(command_id="c-1").add(n)
@@ -382,9 +400,60 @@ async def test_few_windows_are_read_at_once() -> None:
         await until(lambda: store.waiting)
         await turns(50)
 
-        assert 1 <= store.waiting <= 2 * len(platform.hosts)
+        assert 1 <= store.waiting <= len(platform.hosts)
         store.let_go("known")
         assert await asyncio.gather(*repeated) == list(range(20))
+        assert sorted(entity for trip in store.trips for entity in trip) == sorted(f"slate/s{n}" for n in range(20))
+        assert len(store.trips) <= 2 * len(platform.hosts), "what came during the first went with the second"
+
+
+async def test_a_window_that_cannot_be_read_holds_up_none_of_those_asked_for_with_it() -> None:
+    store = Trips(unreadable="slate/s3")
+    async with platforms.running(slates, store, hosts=1) as (platform, client):
+        for n in range(8):
+            await client.ref(Slate, f"s{n}").with_options(command_id="c-1").add(n)
+        await platform.crash(next(iter(platform.hosts)))
+        for n in range(8):
+            await client.ref(Slate, f"s{n}").total()
+        store.hold("known")
+        repeated = [
+            asyncio.create_task(client.ref(Slate, f"s{n}").with_options(command_id="c-1").add(n)) for n in range(8)
+        ]
+        await until(lambda: store.waiting)
+        await turns(50)
+        store.let_go("known")
+
+        assert await asyncio.gather(*repeated) == list(range(8)), (
+            "s3 was begun anew, and its command looked for by its id"
+        )
+        alone = [trip for trip in store.trips if trip == ["slate/s3"]]
+        together = [trip for trip in store.trips if len(trip) > 1 and "slate/s3" in trip]
+        assert alone
+        assert together
+
+
+async def test_a_trip_brings_no_more_entries_than_a_page_but_one_window_in_any_case(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(window, "PAGE_ENTRIES", 5)
+    store = Trips()
+    async with platforms.running(slates, store, hosts=1) as (platform, client):
+        for n in range(6):
+            for number in range(3 if n else 12):
+                await client.ref(Slate, f"s{n}").with_options(command_id=f"c-{number}").add(n)
+        await platform.crash(next(iter(platform.hosts)))
+        for n in range(6):
+            await client.ref(Slate, f"s{n}").total()
+        store.hold("known")
+        repeated = [
+            asyncio.create_task(client.ref(Slate, f"s{n}").with_options(command_id="c-0").add(n)) for n in range(6)
+        ]
+        await until(lambda: store.waiting)
+        await turns(50)
+        store.let_go("known")
+
+        assert await asyncio.gather(*repeated) == list(range(6))
+        assert [trip for trip in store.trips if len(trip) > 1] == [], "three and three are more than five"
 
 
 async def test_of_many_commands_that_wait_for_one_entity_few_are_looked_up_and_all_are_recognised() -> None:

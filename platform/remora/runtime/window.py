@@ -12,14 +12,15 @@ and may be repeats, in the same read; when another one comes, all of the window 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
-from functools import partial
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from remora.errors import CommandIdReused, NonDeterministic, OutOfOrder, StoreUnavailable, TooOld
 from remora.ids import fingerprint, made_at_ms, send_of
+from remora.journal import PAGE_ENTRIES, Span
 from remora.messages import FIRST, REPEATED, SEND, Ask
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ asked for again, (UNREAD, nothing, wall clock in ms, number of its entry)"""
 LOOKED_UP_MAX = 16
 """Commands of an entity that are looked up by id as it is read back; where more wait its window is read. SQLite compares
 each entry with each of them."""
-AT_ONCE = 2
-"""Windows that a host reads at once: its store has other things to read."""
 UNREAD = -1
 UNKNOWN = -2
 _OK = b"null"
@@ -65,7 +64,7 @@ def _may_be_repeat(ask: Ask) -> bool:
 
 
 class Windows:
-    """Reads windows whole, for commands that may be repeats: few at once, beside recoveries.
+    """Reads windows whole, for commands that may be repeats: beside recoveries, and many in one read.
 
     Args:
         host: The host whose entities need them.
@@ -73,7 +72,7 @@ class Windows:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._reader = _Reader(host)
         self._reading: dict[Cell, asyncio.Task[None]] = {}
 
     def read(self, cell: Cell, item: Item) -> None:
@@ -94,8 +93,7 @@ class Windows:
     async def _read(self, cell: Cell) -> None:
         task = asyncio.current_task()
         try:
-            async with self._at_once:
-                await self._fill(cell)
+            await self._fill(cell)
         except StoreUnavailable:  # this host is closed
             raise
         except Exception as failure:  # noqa: BLE001 - some row cannot be read: begun anew, it is looked for by itself
@@ -115,7 +113,7 @@ class Windows:
         last = max(upto, after + 1)  # the oldest in any case: what came before it is forgotten
         found: list[Known] = []
         while self.is_read(cell) and after < last:
-            page = await host.patiently(partial(host.store.known, cell.key, after, last))
+            page = await self._reader.read(Span(cell.key, after, last))
             if not page:
                 break
             found += page
@@ -127,6 +125,61 @@ class Windows:
         before = (one for one in found if one.n <= upto and send_of(one.command_id) is None)
         cell.window = {one.command_id: (UNREAD, b"", one.at, one.n) for one in before} | cell.window
         cell.unread = None
+
+
+class _Reader:
+    """Reads spans of many entities in one trip to the store, one trip after the other: its store has other things to read.
+
+    What is asked for during a trip goes with the next.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._asked: deque[tuple[Span, asyncio.Future[list[Known]]]] = deque()
+        self._reads = False
+
+    async def read(self, span: Span) -> list[Known]:
+        """Return the first page of a span."""
+        page: asyncio.Future[list[Known]] = self._host.loop.create_future()
+        self._asked.append((span, page))
+        if not self._reads:
+            self._reads = True
+            self._host.spawn(self._read())
+        return await page
+
+    async def _read(self) -> None:
+        try:
+            while self._asked:
+                await self._some(self._take())
+        finally:
+            self._reads = False
+
+    def _take(self) -> list[tuple[Span, asyncio.Future[list[Known]]]]:
+        """Choose what is read next: as many entries as one page has, and one span in any case."""
+        chosen, room = [self._asked.popleft()], PAGE_ENTRIES
+        room -= _entries(chosen[0][0])
+        while self._asked and (room := room - _entries(self._asked[0][0])) >= 0:
+            chosen.append(self._asked.popleft())
+        return chosen
+
+    async def _some(self, asked: list[tuple[Span, asyncio.Future[list[Known]]]]) -> None:
+        host, spans = self._host, [span for span, _ in asked]
+        try:
+            pages = await host.patiently(lambda: host.store.known(spans))
+        except Exception as error:  # noqa: BLE001 - each that asked hears of its own
+            for one in asked:
+                if len(asked) > 1 and not isinstance(error, StoreUnavailable):
+                    await self._some([one])  # something in the store cannot be read: find out whose it is
+                elif not one[1].done():
+                    one[1].set_exception(error)
+            return
+        for (_, page), found in zip(asked, pages, strict=True):
+            if not page.done():
+                page.set_result(found)
+
+
+def _entries(span: Span) -> int:
+    return min(span.upto - span.after, PAGE_ENTRIES)
 
 
 def recall(cell: Cell, ask: Ask) -> tuple[int, bytes] | None:

@@ -27,6 +27,7 @@ from remora.journal import (
     ReminderRow,
     ReminderSet,
     ScanRow,
+    Span,
     StateRow,
     Tail,
     Want,
@@ -205,9 +206,12 @@ class MemoryStore:
         """Read entries behind a number."""
         return self._tail(entity, after, limit)
 
-    async def known(self, entity: str, after: int, upto: int) -> list[Known]:
+    async def known(self, spans: Sequence[Span]) -> list[list[Known]]:
         """Read which commands were decided."""
-        rows = [row for n, row in self._entries.get(entity, {}).items() if after < n <= upto]
+        return [self._known(span) for span in spans]
+
+    def _known(self, span: Span) -> list[Known]:
+        rows = [row for n, row in self._entries.get(span.entity, {}).items() if span.after < n <= span.upto]
         return [Known(row[1], row[4], row[7]) for row in rows[:PAGE_ENTRIES]]
 
     def _tail(self, entity: str, after: int, limit: int) -> list[Tail]:

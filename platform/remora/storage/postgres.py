@@ -30,6 +30,7 @@ from remora.journal import (
     Recovered,
     ReminderRow,
     ScanRow,
+    Span,
     StateRow,
     Tail,
     Want,
@@ -329,11 +330,20 @@ class PostgresStore:
                        WHERE entity = $1 AND n > $2 ORDER BY n LIMIT $3"""
         return [Tail(*row) for row in await self._read(statement, entity, after, limit)]
 
-    async def known(self, entity: str, after: int, upto: int) -> list[Known]:
-        """Read which commands were decided."""
-        statement = f"""SELECT n, command_id, at FROM entries
-                        WHERE entity = $1 AND n > $2 AND n <= $3 ORDER BY n LIMIT {PAGE_ENTRIES}"""  # noqa: S608 - constant text
-        return [Known(*row) for row in await self._read(statement, entity, after, upto)]
+    async def known(self, spans: Sequence[Span]) -> list[list[Known]]:
+        """Read which commands were decided, all in one statement."""
+        if not spans:
+            return []
+        statement = f"""SELECT span.i, one.n, one.command_id, one.at
+                        FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS span (entity, after, upto, i)
+                        CROSS JOIN LATERAL (
+                            SELECT n, command_id, at FROM entries
+                            WHERE entity = span.entity AND n > span.after AND n <= span.upto ORDER BY n LIMIT {PAGE_ENTRIES}
+                        ) AS one ORDER BY span.i, one.n"""  # noqa: S608 - constant text
+        found: list[list[Known]] = [[] for _ in spans]
+        for i, *row in await self._read(statement, *zip(*spans, strict=True)):
+            found[i - 1].append(Known(*row))
+        return found
 
     async def events(self, entity: str, after_seq: int, limit: int) -> list[EventRow]:
         """Read recorded events."""

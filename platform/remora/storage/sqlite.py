@@ -29,6 +29,7 @@ from remora.journal import (
     Recovered,
     ReminderRow,
     ScanRow,
+    Span,
     StateRow,
     Tail,
     Want,
@@ -187,11 +188,14 @@ class SqliteStore(SqliteFile):
             SELECT * FROM entries WHERE entity = ? AND n > ? ORDER BY n LIMIT ?)"""  # noqa: S608 - constant text
         return await self._on(self._reader, self._of_entities, statement, (entity, after, limit), _decode_tail)
 
-    async def known(self, entity: str, after: int, upto: int) -> list[Known]:
-        """Read which commands were decided."""
+    async def known(self, spans: Sequence[Span]) -> list[list[Known]]:
+        """Read which commands were decided, in one turn of the reader."""
+        return await self._on(self._reader, self._known, spans)
+
+    def _known(self, spans: Sequence[Span]) -> list[list[Known]]:
         statement = f"""SELECT json_group_array(json_array(n, command_id, at)) FROM (
             SELECT * FROM entries WHERE entity = ? AND n > ? AND n <= ? ORDER BY n LIMIT {PAGE_ENTRIES})"""  # noqa: S608 - constant text
-        return await self._on(self._reader, self._of_entities, statement, (entity, after, upto), _decode_known)
+        return [self._of_entities(statement, span, _decode_known) for span in spans]
 
     def _of_entities(self, statement: str, values: Sequence[Any], decode: Callable[[str], T]) -> T:
         """Read what entities have written. What keeps that from being read may be theirs, and not the store's state."""

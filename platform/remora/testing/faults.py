@@ -19,6 +19,7 @@ from remora.journal import (
     Recovered,
     ReminderRow,
     ScanRow,
+    Span,
     StateRow,
     Store,
     Tail,
@@ -184,9 +185,9 @@ class FaultyStore:
         """Read entries behind a number."""
         return await self._call("entries", lambda: self.inner.entries(entity, after, limit))
 
-    async def known(self, entity: str, after: int, upto: int) -> list[Known]:
+    async def known(self, spans: Sequence[Span]) -> list[list[Known]]:
         """Read which commands were decided."""
-        return await self._call("known", lambda: self.inner.known(entity, after, upto))
+        return await self._call("known", lambda: self.inner.known(spans))
 
     async def events(self, entity: str, after_seq: int, limit: int) -> list[EventRow]:
         """Read recorded events."""

@@ -11,7 +11,7 @@ import itertools
 import pytest
 
 from remora.errors import Fenced, RemoraError
-from remora.journal import PAGE_ENTRIES, Append, EntryRow, Known, Store, Want
+from remora.journal import PAGE_ENTRIES, Append, EntryRow, Known, Span, Store, Want
 from remora.sharding.table import ShardRow
 from remora.testing.store_suite.rows import HOST, OnAStore, committed, entry, fenced_out, loaded, numbers
 
@@ -139,7 +139,19 @@ class JournalContract(OnAStore):
         host = await store.join(HOST)
         await store.append(host, numbers([entry("a/1", 1, command_id="ид-1"), entry("a/1", 2), entry("a/2", 1)]))
 
-        assert await store.known("a/1", 0, 9) == [Known(1, "ид-1", 1_001), Known(2, "c2", 1_002)]
+        assert await store.known([Span("a/1", 0, 9)]) == [[Known(1, "ид-1", 1_001), Known(2, "c2", 1_002)]]
+
+    async def test_what_several_entities_have_decided_comes_in_the_order_asked_for_and_nothing_of_those_without(
+        self, store: Store
+    ) -> None:
+        host = await store.join(HOST)
+        await store.append(host, numbers([*(entry("a/1", n) for n in range(1, 5)), entry("a/2", 1), entry("a/3", 1)]))
+        spans = [Span("a/3", 0, 9), Span("a/0", 0, 9), Span("a/1", 2, 9), Span("a/2", 1, 9), Span("a/1", 0, 2)]
+
+        found = await store.known(spans)
+
+        assert [[one.n for one in known] for known in found] == [[1], [], [3, 4], [], [1, 2]]
+        assert await store.known([]) == []
 
     # A window that is whole, one that reaches a part of the journal, and none.
     @pytest.mark.parametrize(("window", "found"), [(9, [2, 4]), (5, [2, 4]), (4, [4]), (1, []), (0, [])])
@@ -372,13 +384,13 @@ class JournalContract(OnAStore):
 
         assert [one.n for one in await store.entries("a/1", after, limit)] == expected
         assert [one.n for one in await store.events("a/1", after, limit)] == expected
-        assert [one.n for one in await store.known("a/1", after, after + limit)] == expected
+        assert [one.n for one in (await store.known([Span("a/1", after, after + limit)]))[0]] == expected
 
     # Scenario 61: an id that is unknown.
     async def test_an_unknown_entity_has_neither_entries_nor_events(self, store: Store) -> None:
         assert await store.entries("a/0", 0, 10) == []
         assert await store.events("a/0", 0, 10) == []
-        assert await store.known("a/0", 0, 10) == []
+        assert await store.known([Span("a/0", 0, 10)]) == [[]]
         assert (await loaded(store, "a/0")).last == 0
 
     async def test_keys_that_begin_alike_or_differ_in_case_are_different_entities(self, store: Store) -> None:
@@ -399,9 +411,10 @@ class JournalContract(OnAStore):
 
         assert [one.n for one in found.tail] == list(range(1, PAGE_ENTRIES + 1)), "the first page"
         assert found.last == MORE_THAN_A_PAGE
-        for read in (store.entries("a/1", PAGE_ENTRIES, PAGE_ENTRIES), store.known("a/1", PAGE_ENTRIES, found.last)):
-            assert [one.n for one in await read] == list(range(PAGE_ENTRIES + 1, MORE_THAN_A_PAGE + 1))
-        assert len(await store.known("a/1", 0, found.last)) == PAGE_ENTRIES
+        first, last = await store.known([Span("a/1", 0, found.last), Span("a/1", PAGE_ENTRIES, found.last)])
+        for read in (await store.entries("a/1", PAGE_ENTRIES, PAGE_ENTRIES), last):
+            assert [one.n for one in read] == list(range(PAGE_ENTRIES + 1, MORE_THAN_A_PAGE + 1))
+        assert len(first) == PAGE_ENTRIES
 
     async def test_the_last_number_is_told_also_when_the_tail_is_empty(self, store: Store) -> None:
         host = await store.join(HOST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from remora.errors import Fenced, StoreMismatch, StoreUnavailable
-from remora.journal import Append, Store
+from remora.journal import Append, Span, Store
 from remora.sharding.table import HostRow, ShardRow
 from remora.testing.store_suite.rows import APP, HOST, SHARDS, MakeStore, OnAStore, entry, loaded, numbers
 
@@ -246,7 +246,7 @@ class MembershipContract(OnAStore):
         await again.open(APP, SHARDS)
 
         one, two = await loaded(again, "a/1"), await loaded(again, "b/1")
-        assert [row.command_id for row in await again.known("a/1", 0, 9)] == ["c1"]
+        assert [row.command_id for row in (await again.known([Span("a/1", 0, 9)]))[0]] == ["c1"]
         assert (one.state, one.state_version) == ('{"x":1}', 4)
         assert ([entry.n for entry in two.tail], two.state, two.state_version, two.last) == ([2], '{"y":1}', 5, 2)
         assert await again.outbox_counts() == (1, 1)
