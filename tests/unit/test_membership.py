@@ -30,6 +30,22 @@ def test_a_host_whose_lease_is_not_renewed_for_its_time_is_given_up() -> None:
     assert now_s - STEP_S == 102.25, "the first look beyond two seconds"
 
 
+def test_a_lease_is_looked_at_in_the_moment_of_its_end_and_not_a_period_later() -> None:
+    watch = look(look(Watch(), 100.0, h1=1.0, h2=100.0), 100.2, h1=1.0, h2=100.2)
+
+    assert membership.pause_s(watch, STEP_S, 100.2, TTL_S) == STEP_S, "no lease is near its end"
+    assert membership.pause_s(Watch(), STEP_S, 100.2, TTL_S) == STEP_S
+    at_s = 101.9 + membership.pause_s(watch, STEP_S, 101.9, TTL_S)
+    assert 102.0 < at_s < 102.01
+    assert membership.pause_s(watch, STEP_S, 102.0, TTL_S) == membership.BEYOND_S
+
+    for now_s in (100.9, 101.7, at_s):
+        assert membership.over(watch, TTL_S) == []
+        watch = look(watch, now_s, h1=1.0, h2=now_s)
+    assert membership.over(watch, TTL_S) == [1]
+    assert membership.pause_s(watch, STEP_S, at_s, TTL_S) == STEP_S, "that is known: nobody looks more often for it"
+
+
 def test_a_host_that_never_renewed_is_given_its_time_too() -> None:
     watch = Watch()
     for step in range(9):

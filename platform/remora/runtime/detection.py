@@ -22,8 +22,8 @@ DOUBT_S = 75.0
 """Seconds for which a node is not given new hosts after one was lost without its word: Ray takes up to 65 s to find that
 a node is gone, and an actor that it places there meanwhile does not start."""
 LOOKS = 16
-"""Looks at leases per time to live: how much later than its end a lost one is noticed, twice, since a renewal counts from the
-look that saw it. Each is one small read."""
+"""Looks at leases per time to live: how much later than it was made a renewal counts, since it does from the look that saw
+it. Each is one small read. The end of a lease is looked at in its moment."""
 
 
 class Detection:
@@ -51,8 +51,10 @@ class Detection:
 
     async def run(self) -> None:
         """Look at leases, again and again."""
+        clock, ttl_s = self._registry.clock, self._registry.settings.lease_ttl_s
         while True:
-            await asyncio.sleep(self._registry.settings.lease_ttl_s / LOOKS)  # noqa: TID251 - the period of looking at leases
+            pause_s = membership.pause_s(self.watch, ttl_s / LOOKS, clock.monotonic_s(), ttl_s)
+            await asyncio.sleep(pause_s)  # noqa: TID251 - the period of looking at leases
             try:
                 await self.look()
             except StoreUnavailable as error:

@@ -28,6 +28,9 @@ from enum import Enum
 
 from remora.sharding.table import Table
 
+BEYOND_S = 0.001
+"""Seconds beyond the end of a lease at which it is looked at: enough to be beyond it."""
+
 
 class HostState(Enum):
     """Where a host is in its life; see the drawing above."""
@@ -118,6 +121,20 @@ def suspected(watch: Watch, number: int, because: str, now_s: float) -> Watch:
 def over(watch: Watch, ttl_s: float) -> list[int]:
     """Return hosts whose lease is over by what this registry itself has seen."""
     return [number for number, sight in watch.sights.items() if watch.looked_s - sight.since_s > ttl_s]
+
+
+def pause_s(watch: Watch, period_s: float, now_s: float, ttl_s: float) -> float:
+    """Return the seconds until leases are to be looked at again: a period, or until the first of them is over.
+
+    Args:
+        watch: What was seen.
+        period_s: Seconds between looks.
+        now_s: Now, on the registry's clock.
+        ttl_s: Seconds a lease lasts.
+    """
+    ends_s = (sight.since_s + ttl_s for sight in watch.sights.values() if sight.since_s + ttl_s >= now_s)
+    # What is over in this moment is seen by the next look; of what was over before nobody gets news any sooner.
+    return min(period_s, max(min(ends_s, default=now_s + period_s) - now_s, 0.0) + BEYOND_S)
 
 
 def unreachable(watch: Watch, unreachable_s: float) -> list[int]:
