@@ -176,6 +176,36 @@ async def test_51_a_host_whose_end_is_not_proven_keeps_its_shards_until_its_leas
         await lost.client.close()
 
 
+@pytest.mark.parametrize("renews", [True, False])
+async def test_42_a_host_that_renews_its_lease_while_it_is_given_up_keeps_its_shards_for_as_long_as_it_may_answer(
+    renews: bool,  # noqa: FBT001 - pytest gives it
+) -> None:
+    store = FaultyStore()
+    async with platforms.running(quick, store, hosts=2) as (platform, client):
+        await client.ref(Till, "a").add(1)
+        frozen = platforms.host_of(platform, "till/a")
+        number, shard = frozen.incarnation, frozen.shard_name("till/a")
+        platform.hosts.pop(frozen.name)
+        platform.kill = platform.ended = no  # type: ignore[method-assign]  # it is on another machine
+        frozen.lease.stop()
+        store.hold("write_table")
+
+        await until(lambda: store.waiting)  # its lease is found to be over, and it is to be fenced
+        if renews:  # it runs again
+            store.renew(number, SystemClock().monotonic_s())
+        last = asyncio.get_running_loop().time()
+        store.let_go("write_table")
+
+        await until(lambda: platform.registry.current.shards[shard].owner != number)
+        waited_s = asyncio.get_running_loop().time() - last
+        assert (waited_s >= QUICK.lease_ttl_s) == renews
+        with pytest.raises(Fenced):
+            store.renew(number, SystemClock().monotonic_s())
+        assert await client.ref(Till, "a").add(1) == 2
+        await frozen.close()
+        await frozen.client.close()
+
+
 async def no(host: HostRow) -> bool:
     del host
     return False

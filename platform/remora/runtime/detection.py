@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from remora.errors import RemoraError, StoreUnavailable
@@ -45,6 +46,8 @@ class Detection:
         """Since when leases cannot be read."""
         self._doubted: dict[str, float] = {}
         """Node → when a host of it was last lost without the node's word."""
+        self._fenced: set[int] = set()
+        """Hosts that were fenced before their leases were over for certain."""
         self._ending: set[int] = set()
         """Hosts whose shards are being given to others."""
         self._log = logging.getLogger("remora.registry")
@@ -75,19 +78,24 @@ class Detection:
         self.watch = membership.looked(self.watch, registry.current.hosts, leases, now_s, settings.lease_ttl_s)
         if not self.acting and not self.unblocking:
             return
+        expired: dict[int, float | None] = {}
         for number in membership.over(self.watch, settings.lease_ttl_s):
             row = registry.current.hosts.get(number)
             if row is not None and number not in self._ending:
                 # Before anything is written: on SQLite a frozen host may hold the turn to write.
-                await registry.hosts.kill(row)
+                proven = await registry.hosts.kill(row)
                 if self.acting:
                     self.doubt(row.node)
-                    self._end(number, "its lease is over")
+                expired[number] = None if proven or number in self.watch.held else leases.get(number, 0.0)
         if not self.acting:
             return
+        if expired:
+            # Beside the watch, which goes on: this write may have to wait until another frozen host is killed.
+            self._ending.update(expired)
+            registry.spawn(self._expired(expired))
         for number in membership.unreachable(self.watch, settings.unreachable_s):
             self.watch = membership.held(self.watch, [number])
-            registry.spawn(self._fence(number))
+            registry.spawn(self._fence_unreachable(number))
 
     def suspect(self, number: int, because: str) -> None:
         """Note that somebody got no answer from a host."""
@@ -111,7 +119,7 @@ class Detection:
         if doubt:
             self.doubt(row.node)
         if self.acting and await self._registry.hosts.ended(row):
-            self._end(number, because)
+            self._registry.spawn(self._gone(number, because))
         else:
             self.suspect(number, because)
 
@@ -142,12 +150,9 @@ class Detection:
         """Return where a host is in its life."""
         return membership.state_of(self._registry.current, self.watch, number)
 
-    def _end(self, number: int, because: str) -> None:
-        # Beside the watch, which goes on: this write may have to wait until another frozen host is killed.
-        if number not in self._ending:
-            self._registry.spawn(self._gone(number, because))
-
     async def _gone(self, number: int, because: str) -> None:
+        if number in self._ending:
+            return
         self._ending.add(number)
         try:
             await self._registry.gone([number], because=because)
@@ -156,16 +161,48 @@ class Detection:
         finally:
             self._ending.discard(number)
 
-    async def _fence(self, number: int) -> None:
+    async def _expired(self, seen: Mapping[int, float | None]) -> None:
+        """Give up hosts whose leases are over.
+
+        One that was frozen may run again and renew its lease after that was looked at, and answers from memory then. So who
+        may run is fenced first, which ends renewals, and if there was one until then its time is waited for like that of any
+        that was fenced. (It writes its renewal, then reads whether it is fenced; here the order is the other way round.)
+
+        Args:
+            seen: Their incarnations → the renewal last seen; None of those that certainly do not answer any more.
+        """
+        registry, asked = self._registry, {number: one for number, one in seen.items() if one is not None}
+        late: set[int] = set()
+        try:
+            if asked:
+                await self._fence(asked)
+                leases = await registry.patiently(registry.store.leases)
+                late = {number for number, renewed in asked.items() if leases.get(number, 0.0) != renewed}
+            for number in late:
+                self._log.warning("host %d renewed its lease while it was given up: that is waited for", number)
+            if over := sorted(seen.keys() - late):
+                await registry.gone(over, because="its lease is over")
+        except RemoraError as error:
+            self._log.warning("hosts %s cannot be given up yet: %s", sorted(seen), error)
+        finally:
+            self._ending.difference_update(seen)
+
+    async def _fence(self, numbers: Collection[int]) -> None:
+        """End hosts in the store; they keep their shards until their leases are over."""
+        self._fenced = {*self._fenced & self._registry.current.hosts.keys(), *numbers}
+        self.watch = membership.held(self.watch, numbers)
+        await self._registry.fence(numbers)
+
+    async def _fence_unreachable(self, number: int) -> None:
         """End a host that renews and that nobody reaches: fenced it renews no more, and its lease is waited for."""
         row = self._registry.current.hosts.get(number)
-        if row is not None and await self._registry.hosts.answers(row):
+        if row is not None and await self._registry.hosts.answers(row) and number not in self._fenced:
             # Whoever reported it is cut off from it, and nobody else: ending it would help nobody.
             self._log.warning("host %d is reported and answers the registry: it stays", number)
             self.watch = membership.reached(self.watch, number)
             return
         self._log.error("host %d is reached by nobody and renews its lease: it is fenced", number)
         try:
-            await self._registry.fence([number])
+            await self._fence([number])
         except RemoraError as error:  # another registry leads: it judges this host itself
             self._log.warning("host %d was not fenced: %s", number, error)
