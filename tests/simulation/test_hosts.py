@@ -344,7 +344,7 @@ def test_27_hosts_restarted_one_after_the_other_cost_no_error_and_no_more_than_t
 
 
 @pytest.mark.parametrize(("takes_s", "pause_s"), [(0.1, 0.1), (3.0, YIELD_MAX_S)])
-def test_a_host_is_emptied_in_half_of_the_time_and_the_other_half_is_left_to_the_load(
+def test_between_moves_a_host_that_is_emptied_serves_on_for_as_long_as_each_took_within_a_bound(
     monkeypatch: pytest.MonkeyPatch, takes_s: float, pause_s: float
 ) -> None:
     async def main() -> None:

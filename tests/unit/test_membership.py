@@ -140,3 +140,22 @@ def test_a_host_that_is_being_emptied_is_draining() -> None:
     table = Table(1, TABLE.hosts, {}, frozenset({2}))
 
     assert membership.state_of(table, Watch(), 2) is HostState.DRAINING
+
+
+def test_what_a_fenced_host_writes_renews_nothing_any_more_but_its_last_renewal_before_counts() -> None:
+    watch = membership.held(look(Watch(), 0.0, h1=1.0, h2=1.0), [1])
+
+    watch = membership.last_renewed(watch, [1], {1: 2.0, 2: 1.0}, 0.2)
+    for step in range(1, 10):
+        leases = {1: 2.0 + step, 2: float(step)}
+        watch = membership.looked(watch, HOSTS, leases, step * STEP_S, TTL_S, fenced={1})
+        assert (membership.over(watch, TTL_S) == [1]) == (step * STEP_S > 0.2 + TTL_S)
+
+    assert membership.over(watch, TTL_S) == [1]
+    assert membership.last_renewed(watch, [1, 9], {1: 2.0}, 9.0).sights == watch.sights, "seen already, or of nobody"
+
+
+def test_whoever_goes_on_under_another_incarnation_is_not_waited_for_under_the_former() -> None:
+    watch = membership.held(look(Watch(), 0.0, h1=1.0, h2=1.0), [1, 2])
+
+    assert membership.let_go(watch, [1]).held == {2}

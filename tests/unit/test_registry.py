@@ -206,6 +206,34 @@ async def test_42_a_host_that_renews_its_lease_while_it_is_given_up_keeps_its_sh
         await frozen.client.close()
 
 
+async def test_of_hosts_that_are_given_up_together_one_that_renews_meanwhile_holds_up_no_other_and_gets_nothing() -> (
+    None
+):
+    store = FaultyStore()
+    async with platforms.running(quick, store, hosts=3) as (platform, _):
+        registry, (first, second) = platform.registry, [platform.hosts[f"host-{n}"] for n in (1, 2)]
+        had = registry.current.owned_by(first.incarnation)
+        for frozen in (first, second):
+            platform.hosts.pop(frozen.name)
+            frozen.lease.stop()
+        now_s = SystemClock().monotonic_s()
+        for frozen in (first, second):
+            store.renew(frozen.incarnation, now_s)  # both end in the same look
+        platform.kill = platform.ended = no  # type: ignore[method-assign]  # they are on another machine
+        store.hold("write_table")
+        await until(lambda: store.waiting)
+        store.renew(first.incarnation, now_s + 1)
+        store.let_go("write_table")
+
+        await until(lambda: not registry.current.owned_by(second.incarnation))
+        assert had
+        assert registry.current.owned_by(first.incarnation) == had
+        await until(lambda: not registry.current.owned_by(first.incarnation))
+        for frozen in (first, second):
+            await frozen.close()
+            await frozen.client.close()
+
+
 async def no(host: HostRow) -> bool:
     del host
     return False

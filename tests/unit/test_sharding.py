@@ -1,5 +1,6 @@
 """Which host owns which entity: pure decisions, from table and event to plan."""
 
+import dataclasses
 import random
 import statistics
 import string
@@ -609,6 +610,18 @@ def test_a_draining_host_is_emptied_onto_the_others_and_gets_nothing_new() -> No
     plan = refreshed(table, release(table, sorted(mine)))
     assert owners(plan.table) == {1: 6, 2: 0, 3: 6}
     assert plan.table.draining == {2}
+
+
+def test_a_host_that_is_held_keeps_what_it_has_and_gets_nothing_more() -> None:
+    table = up(1, 2, 3)
+    held = dataclasses.replace(LAYOUT, held=frozenset({3}))
+
+    plan = decisions.gone(table, [2], held)
+
+    assert set(plan.table.owned_by(3)) == set(table.owned_by(3)), "the store would refuse a fenced host"
+    assert set(plan.table.owned_by(1)) == {*table.owned_by(1), *table.owned_by(2)}
+    assert decisions.gone(table, [1, 2], held).assign.keys() == {*table.owned_by(1), *table.owned_by(2)}
+    assert {row.owner for row in decisions.gone(table, [1, 2], held).assign.values()} == {0}, "nobody else is there"
 
 
 def test_no_more_shards_leave_a_draining_host_at_a_time_than_a_round_may_move() -> None:

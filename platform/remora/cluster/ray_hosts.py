@@ -25,6 +25,7 @@ from remora.errors import HostGone, RemoraError, StartError
 from remora.options import HostGroup
 from remora.process import machine_identity, started_s
 from remora.runtime.blackbox import LastWords, last_words
+from remora.runtime.quarantine import HEARD_S
 from remora.runtime.readiness import Progress
 from remora.runtime.registry import Registry
 from remora.runtime.startup import TOGETHER_S, as_they_start
@@ -48,6 +49,8 @@ be done within its time."""
 TAKEN_OVER_S = 1.5
 """Seconds that survivors have to themselves before a host that died is started anew: a process takes most of a second of
 CPU to start, in which they bring back what they took over. Measured: docs/decisions/0014-what-a-failover-does-first.md."""
+NEIGHBOURS_ASKED = 2
+"""Hosts of a machine that are asked what took down another one there, one after the other, while its shards wait."""
 WORDS_AFTER_S = 0.5
 """The same before a process is started to read what a host left on a machine of which none of ours is reached: what a
 failover takes. Nobody waits for it, since it takes a second."""
@@ -505,23 +508,26 @@ class RayHosts:
 
     def near(self, host: HostRow) -> bool:
         """See Hosts."""
-        return host.machine == machine_identity() or self._neighbour(host) is not None
+        return host.machine == machine_identity() or bool(self._neighbours(host))
 
-    def _neighbour(self, host: HostRow) -> HostRow | None:
-        """Return another host of the same machine."""
-        rows = self.registry.current.hosts.values()
-        return next((row for row in rows if row.machine == host.machine and row.name != host.name), None)
+    def _neighbours(self, host: HostRow) -> list[HostRow]:
+        """Return other hosts of the same machine that nobody suspects."""
+        watch, rows = self.registry.detection.watch, self.registry.current.hosts.items()
+        return [
+            row for number, row in rows
+            if row.machine == host.machine and row.name != host.name
+            and number not in watch.suspicions and number not in watch.held
+        ]  # fmt: skip
 
     async def last_words(self, host: HostRow) -> LastWords | None:
         """See Hosts. Another machine's memory is read by a host there; where none is left a task has to start for that."""
         words: LastWords | None
         if host.machine == machine_identity():
             return await asyncio.to_thread(last_words, host.pid, host.started)
-        neighbour = self._neighbour(host)
-        if neighbour is not None:
+        for neighbour in self._neighbours(host)[:NEIGHBOURS_ASKED]:
             try:
-                words = await self._tell(neighbour, "last_words", host.pid, host.started, within_s=ASK_S)
-            except RemoraError as error:
+                words = await self._tell(neighbour, "last_words", host.pid, host.started, within_s=HEARD_S / 2)
+            except (RemoraError, AttributeError) as error:  # it is gone too, or of a release that does not know this
                 self._log.info("%s was not asked what took down %s: %s", neighbour.name, host.name, error)
             else:
                 return words

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from remora.errors import RemoraError, StoreUnavailable
@@ -47,7 +47,7 @@ class Detection:
         self._doubted: dict[str, float] = {}
         """Node → when a host of it was last lost without the node's word."""
         self._fenced: set[int] = set()
-        """Hosts that were fenced before their leases were over for certain."""
+        """Hosts that have been fenced, and are still waited for."""
         self._ending: set[int] = set()
         """Hosts whose shards are being given to others."""
         self._log = logging.getLogger("remora.registry")
@@ -73,12 +73,14 @@ class Detection:
             StoreUnavailable: They could not be read.
         """
         registry, settings = self._registry, self._registry.settings
+        fenced = frozenset(self._fenced)  # before leases are read
         leases = await registry.store.leases()
-        now_s = registry.clock.monotonic_s()
-        self.watch = membership.looked(self.watch, registry.current.hosts, leases, now_s, settings.lease_ttl_s)
+        now_s, hosts = registry.clock.monotonic_s(), registry.current.hosts
+        self.watch = membership.looked(self.watch, hosts, leases, now_s, settings.lease_ttl_s, fenced)
         if not self.acting and not self.unblocking:
             return
-        expired: dict[int, float | None] = {}
+        certain: set[int] = set()
+        asked: set[int] = set()
         for number in membership.over(self.watch, settings.lease_ttl_s):
             row = registry.current.hosts.get(number)
             if row is not None and number not in self._ending:
@@ -86,13 +88,13 @@ class Detection:
                 proven = await registry.hosts.kill(row)
                 if self.acting:
                     self.doubt(row.node)
-                expired[number] = None if proven or number in self.watch.held else leases.get(number, 0.0)
+                (certain if proven or number in fenced else asked).add(number)
         if not self.acting:
             return
-        if expired:
+        if certain or asked:
             # Beside the watch, which goes on: this write may have to wait until another frozen host is killed.
-            self._ending.update(expired)
-            registry.spawn(self._expired(expired))
+            self._ending.update(certain, asked)
+            registry.spawn(self._expired(certain, asked))
         for number in membership.unreachable(self.watch, settings.unreachable_s):
             self.watch = membership.held(self.watch, [number])
             registry.spawn(self._fence_unreachable(number))
@@ -161,42 +163,62 @@ class Detection:
         finally:
             self._ending.discard(number)
 
-    async def _expired(self, seen: Mapping[int, float | None]) -> None:
+    async def _expired(self, certain: Collection[int], asked: Collection[int]) -> None:
         """Give up hosts whose leases are over.
 
         One that was frozen may run again and renew its lease after that was looked at, and answers from memory then. So who
-        may run is fenced first, which ends renewals, and if there was one until then its time is waited for like that of any
-        that was fenced. (It writes its renewal, then reads whether it is fenced; here the order is the other way round.)
+        may run is fenced first, which ends renewals, and if there was one until then its time is waited for.
 
         Args:
-            seen: Their incarnations → the renewal last seen; None of those that certainly do not answer any more.
+            certain: Those that answer nothing any more.
+            asked: Those that may.
         """
-        registry, asked = self._registry, {number: one for number, one in seen.items() if one is not None}
-        late: set[int] = set()
+        registry = self._registry
         try:
-            if asked:
-                await self._fence(asked)
-                leases = await registry.patiently(registry.store.leases)
-                late = {number for number, renewed in asked.items() if leases.get(number, 0.0) != renewed}
-            for number in late:
+            waits = await self._fence(asked) if asked else set()
+            for number in waits:
                 self._log.warning("host %d renewed its lease while it was given up: that is waited for", number)
-            if over := sorted(seen.keys() - late):
+            if over := sorted({*certain, *asked} - waits):
                 await registry.gone(over, because="its lease is over")
         except RemoraError as error:
-            self._log.warning("hosts %s cannot be given up yet: %s", sorted(seen), error)
+            self._log.warning("hosts %s cannot be given up yet: %s", sorted({*certain, *asked}), error)
         finally:
-            self._ending.difference_update(seen)
+            self._ending.difference_update(certain, asked)
 
-    async def _fence(self, numbers: Collection[int]) -> None:
-        """End hosts in the store; they keep their shards until their leases are over."""
-        self._fenced = {*self._fenced & self._registry.current.hosts.keys(), *numbers}
+    async def _fence(self, numbers: Collection[int]) -> set[int]:
+        """End hosts in the store; they keep their shards until their leases are over.
+
+        A host writes its renewal, then reads whether it is fenced; here it is fenced, then its renewal is read: one sees the other.
+
+        Returns:
+            Those that have renewed since that was looked at last, or have gone on under another incarnation, which counts.
+        """
+        registry, seen = self._registry, self.watch.sights
         self.watch = membership.held(self.watch, numbers)
-        await self._registry.fence(numbers)
+        await registry.fence(numbers)
+        leases = await registry.patiently(registry.store.leases)
+        self.watch = membership.last_renewed(self.watch, numbers, leases, registry.clock.monotonic_s())
+        self._fenced = {*self._fenced & registry.current.hosts.keys(), *numbers}
+        renewed = {
+            number for number in numbers if number not in seen or seen[number].renewed != leases.get(number, 0.0)
+        }
+        stored = await registry.patiently(registry.store.read_table)
+        names, hosts = {row.name for row in stored.hosts.values()}, registry.current.hosts
+        gone_on = {number for number in numbers if number in hosts and hosts[number].name in names}
+        if gone_on:
+            self.watch = membership.let_go(self.watch, gone_on)
+            await registry.refresh()
+        return renewed | gone_on
 
     async def _fence_unreachable(self, number: int) -> None:
         """End a host that renews and that nobody reaches: fenced it renews no more, and its lease is waited for."""
         row = self._registry.current.hosts.get(number)
-        if row is not None and await self._registry.hosts.answers(row) and number not in self._fenced:
+        if row is None:
+            return
+        answers = await self._registry.hosts.answers(row)
+        if number in self._fenced or number in self._ending:
+            return  # its lease was over meanwhile
+        if answers:
             # Whoever reported it is cut off from it, and nobody else: ending it would help nobody.
             self._log.warning("host %d is reported and answers the registry: it stays", number)
             self.watch = membership.reached(self.watch, number)

@@ -116,7 +116,8 @@ class Registry:
     @property
     def layout(self) -> Layout:
         """The app's shards, with what bears on where they go at the moment."""
-        return replace(self._layout, load=self.rebalance.load, locations=self.rebalance.locations)
+        held = self.detection.watch.held
+        return replace(self._layout, load=self.rebalance.load, locations=self.rebalance.locations, held=held)
 
     @property
     def drained(self) -> frozenset[str]:
@@ -444,7 +445,9 @@ class Registry:
             if host is None:
                 continue
             targets = {name: move.target for name, move in moves.items() if move.source == source}
-            for some in decisions.few_at_a_time(targets, len(self._table.shards), self.settings):
+            for some in decisions.few_at_a_time(targets, len(self.layout.names()), self.settings):
+                if self.startup.stopping:
+                    return
                 began_s = self.clock.monotonic_s()
                 await self._hand_over(host, some)
                 # Half of the time is the load's: what moves takes processor time from what is served.

@@ -165,7 +165,7 @@ class _Reader:
     async def _some(self, asked: list[tuple[Span, asyncio.Future[list[Known]]]]) -> None:
         host, spans = self._host, [span for span, _ in asked]
         try:
-            pages = await host.patiently(lambda: host.store.known(spans))
+            pages = list(zip(asked, await host.patiently(lambda: host.store.known(spans)), strict=True))
         except Exception as error:  # noqa: BLE001 - each that asked hears of its own
             for one in asked:
                 if len(asked) > 1 and not isinstance(error, StoreUnavailable):
@@ -173,7 +173,7 @@ class _Reader:
                 elif not one[1].done():
                     one[1].set_exception(error)
             return
-        for (_, page), found in zip(asked, pages, strict=True):
+        for (_, page), found in pages:
             if not page.done():
                 page.set_result(found)
 

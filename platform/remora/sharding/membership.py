@@ -22,7 +22,7 @@ ends its lease, and is then waited for as any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -75,10 +75,13 @@ class Watch:
     looked_s: float = float("-inf")
     """When leases were last read."""
     held: frozenset[int] = frozenset()
-    """Fenced because nobody reaches them; their leases may still be running."""
+    """Fenced, or about to be, while their leases may still be running: they keep what they have and get nothing more."""
 
 
-def looked(watch: Watch, hosts: Iterable[int], leases: Mapping[int, float], now_s: float, ttl_s: float) -> Watch:
+def looked(
+    watch: Watch, hosts: Iterable[int], leases: Mapping[int, float], now_s: float, ttl_s: float,
+    fenced: Collection[int] = (),
+) -> Watch:  # fmt: skip
     """Return the watch after leases were read.
 
     A gap in the registry's own view of the store starts every count anew: it may be its own fault.
@@ -89,13 +92,14 @@ def looked(watch: Watch, hosts: Iterable[int], leases: Mapping[int, float], now_
         leases: Incarnation → last renewal, as read.
         now_s: When they were read.
         ttl_s: Seconds a lease lasts.
+        fenced: Hosts that were before this: what they write since renews nothing, and they may not know that yet.
     """
     gap = now_s - watch.looked_s > ttl_s / 2
     sights: dict[int, Sight] = {}
     suspicions = dict(watch.suspicions)
     for number in hosts:
         renewed, before = leases.get(number, 0.0), watch.sights.get(number)
-        if before is None or gap or before.renewed != renewed:
+        if before is None or gap or (before.renewed != renewed and number not in fenced):
             sights[number] = Sight(renewed, now_s)
         else:
             sights[number] = before
@@ -149,6 +153,28 @@ def unreachable(watch: Watch, unreachable_s: float) -> list[int]:
 def held(watch: Watch, numbers: Iterable[int]) -> Watch:
     """Return the watch after hosts were fenced whose leases may still be running."""
     return replace(watch, held=watch.held | set(numbers))
+
+
+def let_go(watch: Watch, numbers: Iterable[int]) -> Watch:
+    """Return the watch after hosts went on under other incarnations: nobody waits for the leases of those before."""
+    return replace(watch, held=watch.held.difference(numbers))
+
+
+def last_renewed(watch: Watch, numbers: Iterable[int], leases: Mapping[int, float], now_s: float) -> Watch:
+    """Return the watch after the last renewals of hosts that have been fenced were read: no more will come.
+
+    Args:
+        watch: Before.
+        numbers: Their incarnations.
+        leases: Incarnation → last renewal, as read since.
+        now_s: When they were read.
+    """
+    late = {
+        number: Sight(leases.get(number, 0.0), now_s)
+        for number in numbers
+        if number in watch.sights and watch.sights[number].renewed != leases.get(number, 0.0)
+    }
+    return replace(watch, sights={**watch.sights, **late})
 
 
 def reached(watch: Watch, number: int) -> Watch:

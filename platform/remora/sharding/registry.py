@@ -44,6 +44,8 @@ class Layout:
     """Shard → host slot or node that somebody outside asked for."""
     after: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Host group → the groups it starts after, also by way of others."""
+    held: frozenset[int] = frozenset()
+    """Hosts that are fenced, or about to be, and keep what they have until their leases are over: they get nothing more."""
 
     def names(self) -> list[str]:
         """Return the names of all shared shards, in a stable order."""
@@ -134,12 +136,12 @@ def few_at_a_time(targets: Mapping[str, int], shards: int, settings: Settings) -
 
     Args:
         targets: Shard → host that gets it.
-        shards: All shards of the table.
+        shards: How many shards the app has, dedicated entities not counted.
         settings: The app's; see ``hand_off_shards`` and ``hand_off_share_max``.
     """
     together = max(1, min(settings.hand_off_shards, int(shards * settings.hand_off_share_max)))
-    left = iter(targets.items())
-    return list(iter(lambda: dict(itertools.islice(left, together)), {}))
+    rest = iter(targets.items())
+    return list(iter(lambda: dict(itertools.islice(rest, together)), {}))
 
 
 def moves(table: Table, layout: Layout, moves_max: int) -> dict[str, Move]:
@@ -228,7 +230,10 @@ def _view(table: Table, hosts: Mapping[int, HostRow], group: str, layout: Layout
     for as long as no other joins: a shard may then move twice.) Where all of them are being emptied they are what there
     is: served by one of those rather than by nobody.
     """
-    shared = {number: row for number, row in hosts.items() if not row.dedicated and row.group == group}
+    shared = {
+        number: row for number, row in hosts.items()
+        if not row.dedicated and row.group == group and number not in layout.held
+    }  # fmt: skip
     staying = {number: row for number, row in shared.items() if number not in table.draining} or shared
     latest = staying[max(staying)].release if staying else ""
     chosen = {number: row for number, row in staying.items() if row.release == latest}
@@ -244,7 +249,7 @@ def _assign(
     table: Table, hosts: dict[int, HostRow], orphans: set[str], fence: tuple[int, ...], layout: Layout,
     targets: Mapping[str, int] | None = None,
 ) -> Plan:  # fmt: skip
-    own_actor = {row.dedicated: number for number, row in hosts.items() if row.dedicated}
+    own_actor = {row.dedicated: number for number, row in hosts.items() if row.dedicated and number not in layout.held}
     rows = dict(table.shards)
     # Owners that are no host any more: those that are lost now, and any that a plan missed before.
     ended = {row.owner for row in rows.values() if row.owner and row.owner not in hosts}

@@ -32,6 +32,7 @@ class Cluster:
     reported: list[int] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    watch: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(suspicions={}, held=set()))
     hosts: dict[int, HostRow] = field(default_factory=lambda: {row.incarnation: row for row in ROWS})
 
     def has(self, *rows: HostRow) -> None:
@@ -83,7 +84,7 @@ def hosts(cluster: Cluster) -> RayHosts:
         SimpleNamespace(
             spawn=cluster.spawn,
             current=SimpleNamespace(hosts=cluster.hosts),
-            detection=SimpleNamespace(died=cluster.hear, reported=cluster.suspect),
+            detection=SimpleNamespace(died=cluster.hear, reported=cluster.suspect, watch=cluster.watch),
         ),
     )
     return found
@@ -190,6 +191,9 @@ async def test_what_a_host_of_another_machine_left_is_read_by_a_host_beside_it(
     cluster.actors[AWAY[1].name] = SimpleNamespace(last_words=SimpleNamespace(remote=read))
 
     assert hosts.near(AWAY[0])
+    cluster.watch.held = {2}
+    assert not hosts.near(AWAY[0]), "it may be gone too"
+    cluster.watch.held = set()
     assert await hosts.last_words(AWAY[0]) == LastWords("Segmentation fault", ("counter/a", "add"))
 
 
