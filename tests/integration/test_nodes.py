@@ -10,11 +10,12 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 import pytest
 import ray
+from ray.exceptions import RayActorError
 
 from remora import App, Blame, EntityOptions, HostGroup, Quarantined, Settings, Supervision
 from remora.app import AppSource, load_app
@@ -427,7 +428,8 @@ async def test_a_registry_that_stands_by_beside_the_one_that_leads_is_started_ag
     ray.kill(ray.get_actor(other, "remora"), no_restart=True)
     registry: Any = ray.remote(RegistryActor).options(**registry_options(other, home))
     beside = registry.remote(AppSource(f"{PATH}:moving"), "", 2, other)
-    assert await beside.node.remote() == home
+    with suppress(RayActorError):  # if it has been ended before it could say so
+        assert await beside.node.remote() == home
 
     await until(lambda: stands_by(other, home), SOON_S, "it stands by, on another node")
     assert (await two.leader())[0] == name
