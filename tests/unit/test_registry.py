@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -27,10 +27,12 @@ from remora.clock import SystemClock
 from remora.errors import ContractError, Fenced, RemoraError
 from remora.local import LocalPlatform
 from remora.runtime import registry_status
+from remora.runtime.host import Host
 from remora.runtime.leadership import LOOKS, Leadership
 from remora.runtime.rebalance import LOAD_MIN, rates
 from remora.runtime.registry import Registry
 from remora.sharding import membership
+from remora.sharding.allocation import Move
 from remora.sharding.membership import HostState
 from remora.sharding.table import HostRow
 from remora.storage.memory import MemoryStore
@@ -185,9 +187,7 @@ async def test_42_a_host_that_renews_its_lease_while_it_is_given_up_keeps_its_sh
         await client.ref(Till, "a").add(1)
         frozen = platforms.host_of(platform, "till/a")
         number, shard = frozen.incarnation, frozen.shard_name("till/a")
-        platform.hosts.pop(frozen.name)
-        platform.kill = platform.ended = no  # type: ignore[method-assign]  # it is on another machine
-        frozen.lease.stop()
+        freeze(platform, frozen)
         store.hold("write_table")
 
         await until(lambda: store.waiting)  # its lease is found to be over, and it is to be fenced
@@ -213,13 +213,10 @@ async def test_of_hosts_that_are_given_up_together_one_that_renews_meanwhile_hol
     async with platforms.running(quick, store, hosts=3) as (platform, _):
         registry, (first, second) = platform.registry, [platform.hosts[f"host-{n}"] for n in (1, 2)]
         had = registry.current.owned_by(first.incarnation)
-        for frozen in (first, second):
-            platform.hosts.pop(frozen.name)
-            frozen.lease.stop()
+        freeze(platform, first, second)
         now_s = SystemClock().monotonic_s()
         for frozen in (first, second):
             store.renew(frozen.incarnation, now_s)  # both end in the same look
-        platform.kill = platform.ended = no  # type: ignore[method-assign]  # they are on another machine
         store.hold("write_table")
         await until(lambda: store.waiting)
         store.renew(first.incarnation, now_s + 1)
@@ -232,6 +229,51 @@ async def test_of_hosts_that_are_given_up_together_one_that_renews_meanwhile_hol
         for frozen in (first, second):
             await frozen.close()
             await frozen.client.close()
+
+
+async def test_a_host_that_goes_on_under_another_incarnation_while_it_is_given_up_keeps_its_shards() -> None:
+    store = FaultyStore()
+    async with platforms.running(quick, store, hosts=2) as (platform, _):
+        registry, frozen = platform.registry, platform.hosts["host-1"]
+        had = registry.current.owned_by(frozen.incarnation)
+        freeze(platform, frozen)
+        store.hold("write_table")
+        await until(lambda: store.waiting)
+
+        successor = await store.reincarnate(frozen.incarnation)
+        store.renew(successor, SystemClock().monotonic_s())
+        store.let_go("write_table")
+
+        await until(lambda: registry.current.owned_by(successor) == had)
+        assert frozen.incarnation not in registry.current.hosts
+        store.renew(successor, SystemClock().monotonic_s())  # would be refused if it were fenced
+        await frozen.close()
+        await frozen.client.close()
+
+
+async def test_a_stop_moves_nothing_more_than_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with platforms.running(quick, hosts=2) as (platform, _):
+        registry, release = platform.registry, platform.release
+        source, target = (platform.hosts[f"host-{n}"].incarnation for n in (1, 2))
+        before = registry.current.owned_by(source)
+
+        async def then_stop(host: HostRow, targets: Mapping[str, str]) -> None:
+            await release(host, targets)
+            registry.startup.stopping = True
+
+        monkeypatch.setattr(platform, "release", then_stop)
+        await registry.move({shard: Move(source, target) for shard in before})
+
+        assert len(registry.current.owned_by(source)) == len(before) - 1 > 0
+        registry.startup.stopping = False
+
+
+def freeze(platform: LocalPlatform, *hosts: Host) -> None:
+    """Have hosts renew no more, on machines where nobody can prove their end."""
+    for host in hosts:
+        platform.hosts.pop(host.name)
+        host.lease.stop()
+    platform.kill = platform.ended = no  # type: ignore[method-assign]
 
 
 async def no(host: HostRow) -> bool:

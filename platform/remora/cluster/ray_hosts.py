@@ -49,11 +49,11 @@ be done within its time."""
 TAKEN_OVER_S = 1.5
 """Seconds that survivors have to themselves before a host that died is started anew: a process takes most of a second of
 CPU to start, in which they bring back what they took over. Measured: docs/decisions/0014-what-a-failover-does-first.md."""
-NEIGHBOURS_ASKED = 2
-"""Hosts of a machine that are asked what took down another one there, one after the other, while its shards wait."""
 WORDS_AFTER_S = 0.5
 """The same before a process is started to read what a host left on a machine of which none of ours is reached: what a
 failover takes. Nobody waits for it, since it takes a second."""
+NEIGHBOURS_ASKED = 2
+"""Hosts of a machine that are asked what took down another one there, one after the other, while its shards wait."""
 WATCH_AGAIN_S = 0.2
 """Pause before a host is watched again after the watch broke and its death is not known, in seconds."""
 ENDED_S = 5.0
