@@ -472,6 +472,37 @@ async def test_a_registry_that_leads_next_opens_what_the_former_one_did_not() ->
         assert await client.ref(Shop, "s").sell() == 1
 
 
+async def test_a_registry_that_leads_next_says_what_is_open_before_it_has_found_its_hosts() -> None:
+    READY.update(weights=True, device=True)
+    store = FaultyStore()
+    async with starting(store=store) as (platform, start, _):
+        await start
+        await platform.registry.close()
+
+        registry = platform.registry = Registry(shop, store, platform, SystemClock(), name="next")
+        await registry.start()
+
+        assert waiting(platform) == {}
+        await registry.place("own/o")
+        assert registry.current.shards["own/o"].owner in registry.current.hosts
+
+
+async def test_a_registry_that_finds_no_host_in_the_table_takes_nothing_for_open() -> None:
+    READY.update(weights=True, device=True)
+    store = FaultyStore()
+    async with starting(store=store) as (platform, start, _):
+        await start
+        await platform.registry.gone(list(platform.registry.current.hosts), replace=False)
+        await platform.registry.close()
+
+        registry = platform.registry = Registry(shop, store, platform, SystemClock(), name="next")
+        await registry.start()
+
+        assert waiting(platform)["model"] == "the shared hosts"
+        with pytest.raises(Unavailable, match="own is not served yet"):
+            await registry.place("own/o")
+
+
 async def test_an_app_that_is_started_anew_waits_anew() -> None:
     store = FaultyStore()
     READY["weights"] = True

@@ -178,6 +178,7 @@ class Registry:
             self._table = decisions.draining(self._table, numbers) if numbers else self._table
             await self.inquest.begin()
             await self.levels.begin(anew=anew)
+            await self.startup.recall()
             self.rebalance.locations = await self.noted(LOCATIONS, dict[str, str], {})
         self.spawn(self.rebalance.run())
         return self._table

@@ -11,8 +11,6 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
 from remora.errors import Fenced, RemoraError, StartError, Unavailable
 from remora.runtime.readiness import COME_BACK_S, OPENED, STOPPING, Progress
 from remora.sharding.hashing import group_of
@@ -84,8 +82,15 @@ class Startup:
         """Set once all is ready, or something cannot be started."""
         self._log = logging.getLogger("remora.registry")
 
+    async def recall(self) -> None:
+        """Read what is open since the former registry, if it left hosts: whoever asks this one next is told no less."""
+        if not self.order.declared or not self._registry.current.hosts:
+            return
+        keys = await self._registry.noted(OPENED, list[str], [])
+        self.reached = {part for part in self.order.after if part.key in keys}
+
     async def begin(self, *, fresh: bool) -> None:
-        """Begin to lead: go on where the former registry was, and see to the rest beside this.
+        """Go on where the former registry was, and see to the rest beside this.
 
         Args:
             fresh: Whether no host stands: the app starts from the beginning.
@@ -94,11 +99,8 @@ class Startup:
             return
         registry = self._registry
         if fresh:
+            self.reached = set()
             await self._write(())
-        else:
-            text = await registry.patiently(lambda: registry.store.note(OPENED))
-            keys = [] if text is None else msgspec.json.decode(text, type=list[str])
-            self.reached = {part for part in self.order.after if part.key in keys}
         self._since_s = dict.fromkeys((part.key for part in self.order.after), registry.clock.monotonic_s())
         self._begun = True
         registry.spawn(self._run())
