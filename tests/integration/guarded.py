@@ -64,3 +64,7 @@ class Watchman(Supervisor):
 
 
 app = App("guarded", entities=[Guarded], supervisors=[Watchman], settings=Settings(shards=8))
+patient = App(
+    "patient", entities=[Guarded], supervisors=[Watchman], settings=Settings(shards=8, supervisor_ask_s=20.0)
+)  # fmt: skip
+"""Its supervisor decides, however busy the machine is with starting the app."""

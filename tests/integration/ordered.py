@@ -81,4 +81,6 @@ in_order = App(
     settings=SETTINGS,
     allocation=BY_NUMBER,
 )
-never_ready = App("never-ready", entities=[Model], settings=Settings(shards=4, ready_within_s=4.0))
+READY_S = 12.0
+"""Long enough for a host to start and say what it waits for, also where processes start slowly, in seconds."""
+never_ready = App("never-ready", entities=[Model], settings=Settings(shards=4, ready_within_s=READY_S))

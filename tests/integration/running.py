@@ -19,8 +19,8 @@ from ray.util.state import list_actors
 from remora import Client, RemoraError
 from remora.app import AppSource
 from remora.cluster import bootstrap
-from remora.cluster.names import host_prefix
-from remora.cluster.transport import RayDirectory
+from remora.cluster.names import app_prefix, host_prefix
+from remora.cluster.transport import RayDirectory, actors
 from remora.config import AS_CODED, AppConfig
 from remora.sharding.hashing import shard_of
 from remora.sharding.table import HostRow
@@ -149,3 +149,4 @@ async def running(path: str, store: Path, hosts: int = 2, config: AppConfig = AS
             yield started
     finally:
         await bootstrap.stop_platform(app.name)
+        assert await actors(app_prefix(app.name)) == set(), "nothing is left for the next test to meet"

@@ -20,9 +20,9 @@ from ray.exceptions import RayActorError
 from remora import App, Blame, EntityOptions, HostGroup, Quarantined, Settings, Supervision
 from remora.app import AppSource, load_app
 from remora.cluster import bootstrap
-from remora.cluster.names import registry_names
+from remora.cluster.names import app_prefix, registry_names
 from remora.cluster.registry_actor import RegistryActor, registry_options
-from remora.cluster.transport import RayDirectory
+from remora.cluster.transport import RayDirectory, actors
 from remora.errors import Unavailable, UnknownNode
 from remora.sharding.table import HostRow
 from tests import postgres
@@ -197,6 +197,7 @@ async def running(name: str, nodes: Nodes, hosts: int) -> AsyncIterator[Running]
             yield started
     finally:
         await bootstrap.stop_platform(app.name)
+        assert await actors(app_prefix(app.name)) == set(), "nothing is left for the next test to meet"
         await postgres.drop_database(url)
 
 
@@ -290,7 +291,7 @@ async def test_04_a_registry_whose_node_is_killed_is_followed_by_the_one_that_st
     await until(lambda: standby in listed(two.app.name), SOON_S, "the other registry stands by")
     name, pid, where = await two.leader()
     other = standby if name == lead else lead
-    assert (await asyncio.to_thread(actor_process, ray.get_actor(other, "remora")))[1] != where, "on another node"
+    await until(lambda: stands_by(other, where), SOON_S, "on another node")
 
     at = time.perf_counter()
     os.kill(pid, signal.SIGKILL)

@@ -164,6 +164,6 @@ async def test_a_start_whose_checks_do_not_pass_ends_with_what_it_waited_for_and
     with pytest.raises(StartError) as failed:
         await bootstrap.ensure_platform(AppSource(f"{HERE}:never_ready"), f"sqlite:///{tmp_path / 'never.db'}", 1)
 
-    assert "never-ready is not ready after 4.0 s: " in failed.value.message
+    assert f"never-ready is not ready after {ordered.READY_S:g} s: " in failed.value.message
     assert "model waits for check weights: not yet on " in failed.value.message
     assert await actors("remora/never-ready/") == set()

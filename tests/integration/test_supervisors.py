@@ -30,17 +30,17 @@ def heard(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-async def upkeep() -> dict[str, Any]:
+async def upkeep(app: str = "guarded") -> dict[str, Any]:
     """Return what the registry says of the supervisor."""
-    (one,) = (await RayDirectory("guarded").ask("status"))["supervisors"]
+    (one,) = (await RayDirectory(app).ask("status"))["supervisors"]
     return dict(one)
 
 
-async def up(not_pid: int = 0) -> int:
+async def up(app: str = "guarded", *, not_pid: int = 0) -> int:
     """Wait until it runs, in another process than that; return its pid."""
     async with asyncio.timeout(BACK_S):
         while True:
-            said = await upkeep()
+            said = await upkeep(app)
             if said["state"] == "up" and said["pid"] != not_pid:
                 return int(said["pid"])
             await asyncio.sleep(0.02)  # noqa: TID251 - a bounded wait for another process
@@ -55,8 +55,8 @@ async def test_a_supervisor_decides_about_an_entity_in_another_process_and_is_to
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "heard"
-    async with running("tests.integration.guarded:app", tmp_path / "guarded.db") as app:
-        pid = await up()
+    async with running("tests.integration.guarded:patient", tmp_path / "guarded.db") as app:
+        pid = await up(app.name)
         await fail(app.client, "doomed", file)
         await fail(app.client, "lucky", file)
 

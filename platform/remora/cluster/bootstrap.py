@@ -22,6 +22,7 @@ from remora.cluster import record as records
 from remora.cluster.names import (
     AUTH_MODE,
     NAMESPACE,
+    app_prefix,
     entity_name,
     host_prefix,
     registry_name,
@@ -51,6 +52,10 @@ SAY_S = 1.0
 """Seconds between looks at what is waited for."""
 STOP_ASK_S = 2.0
 """Longest wait for each registry to say whether there is an order to stop in, in seconds: one that is frozen says nothing."""
+ENDED_S = 10.0
+"""Longest wait until Ray has no actor any more of those that were ended together, in seconds."""
+ENDED_LOOK_S = 0.05
+"""Pause between looks at that, in seconds."""
 CALL_S = 15.0
 """Longest wait for the registry's answer to a question, in seconds."""
 LISTENING_S = 5.0
@@ -167,21 +172,33 @@ async def _stands(name: str) -> bool:
 async def stop_platform(app: str) -> None:
     """End an app's registries, supervisors and hosts in the Ray cluster of this process; what was acknowledged is in the store.
 
-    The registry that leads is asked first to close everything in order, and what it does not do in time is not waited for.
-    Then they are ended by name and not by what a registry knows: that may be restarting, and hosts may just be being started.
+    The registry that leads is asked first to start nothing any more and to close everything in order; what it does not do in
+    time is not waited for. Then they are ended by name and not by what a registry knows: that may be restarting, and hosts may
+    just be being started.
     """
     registry = RayDirectory(app)
     try:
         within_s: float = await registry.ask("stops_within_s", within_s=STOP_ASK_S)
-        for one in await registry.ask("stop", within_s=within_s + SPARE_S) if within_s else ():
+        for one in await registry.ask("stop", within_s=within_s + SPARE_S):
             _log.warning("%s was not stopped cleanly: %s", app, one)
     except RemoraError as error:
         _log.info("nothing of %s was stopped in order: %s", app, error)
-    for name in registry_names(app):  # first, and both: either would start again what is ended here
-        await end_actor(name)
-    for prefix in (supervisor_prefix(app), host_prefix(app), entity_name(app, "")):
-        for name in await actors(prefix):
-            await end_actor(name)
+    # Registries first, and both: either would start again what is ended here. What it was starting as it ended comes last.
+    for prefix in (registry_name(app), supervisor_prefix(app), host_prefix(app), entity_name(app, ""), app_prefix(app)):
+        await _end_all(prefix)
+
+
+async def _end_all(prefix: str) -> None:
+    """End the actors whose names begin so, and those that were being started meanwhile."""
+    names = set[str]()
+    try:
+        async with asyncio.timeout(ENDED_S):
+            while names := await actors(prefix):
+                for name in names:
+                    await end_actor(name)
+                await asyncio.sleep(ENDED_LOOK_S)
+    except TimeoutError:
+        _log.warning("after %g s Ray still has: %s", ENDED_S, ", ".join(sorted(names)))
 
 
 async def open_client(app: App | str) -> Client:

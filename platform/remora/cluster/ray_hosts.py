@@ -18,10 +18,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from remora.app import App, AppSource
 from remora.cluster.host_actor import BESIDE, BESIDE_CALLS_MAX, HostActor
+from remora.cluster.host_calls import ASK_S, SHOWN_S, TELL_S, HostCalls, merged
 from remora.cluster.names import NAMESPACE, app_prefix, entity_name, host_name, host_prefix, slot_of
 from remora.cluster.ray_nodes import HOST_LABEL, NODE_LABEL, Node, choose, crowded, read_nodes, slots_of_nodes, usable
 from remora.cluster.transport import Handle, actors, end_actor, find_actor, first_line, ours
-from remora.errors import HostGone, RemoraError, StartError
+from remora.errors import HostGone, NotLeader, RemoraError, StartError
 from remora.options import HostGroup
 from remora.process import machine_identity, started_s
 from remora.runtime.blackbox import LastWords, last_words
@@ -36,13 +37,6 @@ START_S = 120.0
 START_ON_NODE_S = 30.0
 """The same where a node with room was chosen: one that does not start by then is tried elsewhere, since its node may be
 gone without Ray knowing yet."""
-TELL_S = 15.0
-"""Longest wait for a host to take or give up shards, in seconds."""
-ASK_S = 2.0
-"""Longest wait for a host's answer, in seconds."""
-SHOWN_S = 1.0
-"""Longest wait for counters that somebody looks at, in seconds: half a lease, so that what is shown beside them is of the
-same time."""
 DEDICATED_STARTS_MAX = 4
 """Dedicated entities that are started on one node at once: a start takes a second of CPU, and of fifty together none would
 be done within its time."""
@@ -83,7 +77,8 @@ class RayHosts:
         self._source = source
         self.store = store
         self._count = count
-        self._handles: dict[str, Handle] = {}
+        self._calls = HostCalls()
+        self._handles = self._calls.handles
         self._watches: set[asyncio.Task[None]] = set()
         self._dedicating: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -103,18 +98,27 @@ class RayHosts:
 
     # -- taking over what runs ----------------------------------------------------------------------
 
-    async def attach(self, rows: Sequence[HostRow]) -> list[HostRow]:
-        """Find hosts of an earlier registry process again; return those that have no actor any more.
+    async def look(self, rows: Sequence[HostRow]) -> list[HostRow]:
+        """Return those hosts of an earlier registry process that have no actor any more.
+
+        Hosts that it began to start and never entered in the table are ended.
+        """
+        self._homes |= {row.slot: row.node for row in rows}
+        there = await actors(app_prefix(self._app.name))
+        for name in there - {row.name for row in rows}:
+            if name.startswith(host_prefix(self._app.name)) and not self._is_mine(name):
+                await end_actor(name)
+        return [row for row in rows if row.name not in there]
+
+    async def attach(self, rows: Sequence[HostRow]) -> None:
+        """Find hosts of an earlier registry process again, and watch them.
 
         One that does not answer yet is not ended for that: it is suspected and asked again beside this, until it answers
         or is given up as any other, because its lease is over or nobody has reached it for ``unreachable_s``.
         """
-        self._homes |= {row.slot: row.node for row in rows}
-        there = await actors(app_prefix(self._app.name))
-        looking = [self.registry.spawn(self._find_again(row.name)) for row in rows if row.name in there]
+        looking = [self.registry.spawn(self._find_again(row.name)) for row in rows]
         if looking:
             await asyncio.wait(looking, timeout=ASK_S)
-        return [row for row in rows if row.name not in there]
 
     async def _find_again(self, name: str) -> None:
         detection, handle = self.registry.detection, None
@@ -142,10 +146,9 @@ class RayHosts:
     def _row(self, name: str) -> HostRow | None:
         return next((row for row in self.registry.current.hosts.values() if row.name == name), None)
 
-    async def kill_strays(self, rows: Sequence[HostRow]) -> None:
-        """End hosts that an earlier registry process began to start and never entered in the table."""
-        for name in await actors(host_prefix(self._app.name)) - {row.name for row in rows}:
-            await end_actor(name)
+    def _is_mine(self, name: str) -> bool:
+        """Return whether a shared host was started in this registry's term: see ``_create_shared``."""
+        return name.rpartition("/")[2].startswith(f"{self.registry.term}-")
 
     @staticmethod
     async def _read_nodes() -> list[Node]:
@@ -258,7 +261,7 @@ class RayHosts:
 
     async def _create_shared(self, slot: str) -> HostRow:
         """Start a shared host in a slot."""
-        name = host_name(self._app.name, slot, f"{self.registry.term}-{next(self._lives)}")
+        name = host_name(self._app.name, slot, f"{self.registry.term}-{next(self._lives)}")  # see _is_mine
         group = self._group(slot)
         wanted = self._app.host_groups.get(group, HostGroup())
         options: dict[str, Any] = {"max_restarts": 0, **_as_options(wanted.resources)}
@@ -341,9 +344,9 @@ class RayHosts:
 
     # -- noticing deaths ------------------------------------------------------------------------------
 
-    def stop_watching(self) -> None:
-        """Take no more notice of hosts' deaths."""
-        for task in list(self._watches):
+    def step_down(self) -> None:
+        """Take no more notice of hosts' deaths, and start none: another one leads."""
+        for task in (*self._watches, *self._dedicating.values()):
             task.cancel()
 
     def _begin_watch(self, row: HostRow) -> None:
@@ -375,11 +378,11 @@ class RayHosts:
 
     async def own(self, host: HostRow, shards: dict[str, int]) -> None:
         """See Hosts."""
-        await self._tell(host, "own", host.incarnation, shards)
+        await self._calls.tell(host, "own", host.incarnation, shards)
 
     async def release(self, host: HostRow, targets: Mapping[str, str]) -> None:
         """See Hosts."""
-        await self._tell(host, "release", dict(targets))
+        await self._calls.tell(host, "release", dict(targets))
 
     async def missing(self, group: str) -> list[str]:
         """See OrderedHosts."""
@@ -398,25 +401,16 @@ class RayHosts:
 
     async def open_types(self, host: HostRow, progress: Progress) -> dict[str, str]:
         """See OrderedHosts."""
-        left: dict[str, str] = await self._tell(host, "open_types", progress)
+        left: dict[str, str] = await self._calls.tell(host, "open_types", progress)
         return left
 
     async def close_types(self, host: HostRow, types: Sequence[str]) -> None:
         """See OrderedHosts."""
-        await self._tell(host, "close_types", list(types), within_s=self._app.settings.hand_off_s + TELL_S)
+        await self._calls.tell(host, "close_types", list(types), within_s=self._app.settings.hand_off_s + TELL_S)
 
     async def close_host(self, host: HostRow) -> None:
         """See OrderedHosts."""
-        await self._tell(host, "close")
-
-    async def _tell(self, host: HostRow, method: str, *arguments: object, within_s: float = TELL_S) -> Any:  # noqa: ANN401 - what the method returns
-        # One that is being looked for still, by a registry that began to lead just now, is found here.
-        handle = self._handles.get(host.name) or await find_actor(host.name)
-        try:
-            async with asyncio.timeout(within_s):
-                return await getattr(handle, method).remote(*arguments)
-        except (RayError, TimeoutError) as error:
-            raise ours(error, host.name) from error
+        await self._calls.tell(host, "close")
 
     async def replace(self, host: HostRow) -> None:
         """See Hosts."""
@@ -430,14 +424,8 @@ class RayHosts:
             await self.fill([slot])
 
     async def answers(self, host: HostRow) -> bool:
-        """See Hosts. Asked of the loop that serves its entities: another thread may answer for one that hangs."""
-        try:
-            async with asyncio.timeout(ASK_S):
-                handle = self._handles.get(host.name) or await find_actor(host.name)
-                await handle.start.remote()
-        except (HostGone, RayError, TimeoutError):
-            return False
-        return True
+        """See Hosts."""
+        return await self._calls.answers(host)
 
     async def retire(self, host: HostRow) -> None:
         """See Hosts."""
@@ -454,7 +442,11 @@ class RayHosts:
         if running is None:
             running = self._dedicating[key] = asyncio.create_task(self._dedicate(key))
             running.add_done_callback(lambda _: self._dedicating.pop(key, None))
-        await running
+        await asyncio.wait([running])  # not by itself: who waits no longer must not end it for the others
+        if running.cancelled():
+            msg = f"Another registry of {self._app.name} leads, which starts {key}."
+            raise NotLeader(msg)
+        running.result()
 
     async def _dedicate(self, key: str) -> None:
         name = entity_name(self._app.name, key)
@@ -524,9 +516,11 @@ class RayHosts:
         words: LastWords | None
         if host.machine == machine_identity():
             return await asyncio.to_thread(last_words, host.pid, host.started)
-        for neighbour in self._neighbours(host)[:NEIGHBOURS_ASKED]:
+        asked = self._neighbours(host)[:NEIGHBOURS_ASKED]
+        for neighbour in asked:
+            within_s = HEARD_S / len(asked)
             try:
-                words = await self._tell(neighbour, "last_words", host.pid, host.started, within_s=HEARD_S / 2)
+                words = await self._calls.tell(neighbour, "last_words", host.pid, host.started, within_s=within_s)
             except (RemoraError, AttributeError) as error:  # it is gone too, or of a release that does not know this
                 self._log.info("%s was not asked what took down %s: %s", neighbour.name, host.name, error)
             else:
@@ -535,27 +529,27 @@ class RayHosts:
         there = _LAST_WORDS.options(
             num_cpus=0, max_retries=0, label_selector={NODE_LABEL: host.node}, enable_task_events=False,
         )  # fmt: skip
-        asked: Any = there.remote(host.pid, host.started)
+        reading: Any = there.remote(host.pid, host.started)
         try:
             async with asyncio.timeout(START_ON_NODE_S):
-                words = await asked
+                words = await reading
                 return words
         except (RayError, TimeoutError) as error:
-            ray.cancel(asked, force=True)
+            ray.cancel(reading, force=True)
             self._log.info("what took down %s is not known: %s", host.name, first_line(error))
             return None
 
     async def read_quarantine(self, host: HostRow) -> None:
         """See Hosts."""
-        await self._tell(host, "read_quarantine")
+        await self._calls.tell(host, "read_quarantine")
 
     async def live(self) -> dict[str, int]:
         """See Hosts."""
-        return _merged(await self._ask_all("live", SHOWN_S))
+        return merged(await self._ask_all("live", SHOWN_S))
 
     async def loads(self) -> dict[str, int]:
         """See Hosts."""
-        return _merged(await self._ask_all("loads", ASK_S))
+        return merged(await self._ask_all("loads", ASK_S))
 
     async def statuses(self) -> list[dict[str, Any]]:
         """Return the counters of all hosts, or why one did not answer in time."""
@@ -563,20 +557,7 @@ class RayHosts:
         return [answer if isinstance(answer, dict) else {"name": name, "error": answer} for name, answer in answers]
 
     async def _ask_all(self, method: str, within_s: float) -> list[tuple[str, dict[str, Any] | str]]:
-        async def one(name: str, handle: Handle) -> tuple[str, dict[str, Any] | str]:
-            try:
-                async with asyncio.timeout(within_s):
-                    found: dict[str, Any] = await getattr(handle, method).remote()
-                    return name, found
-            except (RayError, TimeoutError) as error:
-                return name, str(ours(error, name))
-
-        return list(await asyncio.gather(*(one(name, handle) for name, handle in self._handles.items())))
-
-
-def _merged(answers: Iterable[tuple[str, dict[str, int] | str]]) -> dict[str, int]:
-    """Return what hosts said per shard, of those that did."""
-    return {shard: count for _, answer in answers if isinstance(answer, dict) for shard, count in answer.items()}
+        return await self._calls.ask_all(list(self.registry.current.hosts.values()), method, within_s)
 
 
 def _as_options(resources: Mapping[str, float]) -> dict[str, Any]:

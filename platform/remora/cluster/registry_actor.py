@@ -106,6 +106,7 @@ class RegistryActor:
         self._leads = asyncio.Event()
         self._deposed = asyncio.Event()
         self._starting = asyncio.Lock()
+        self._opening = asyncio.Lock()
         self._running: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
         self._upkeep: list[Upkeep] = []
@@ -129,31 +130,33 @@ class RegistryActor:
             msg = f"The app of {self._source.path} runs in this Ray cluster already, on another store: stop it first."
             raise StoreMismatch(msg)
         async with self._starting:
-            if anew and self._registry is not None and self._registry.levels.halted:
-                await self._end_leading()  # somebody starts anew what the rules have stopped
-            if self._registry is not None:
-                if self._registry.startup.stopping and not self._registry.levels.halted:
-                    msg = (
-                        f"{self._registry.app.name} is being stopped: let `remora down` come to its end, then start it."
-                    )
-                    raise StartError(msg)
-                return
-            await self._open()
-            if (other := await self._other_leader()) is not None:
-                self._run()
-                await other.start.remote(store, anew)
-                return
-            if self._running is not None and self._registry is None:  # begun by a client that asked before this
-                self._running.cancel()
-                await asyncio.wait([self._running])
-            if self._registry is not None:
-                return  # it had just begun to lead
-            try:
-                await self._lead(self._candidate(), 0, anew=anew)
-            except BaseException:
-                await self._step_down()
-                raise
+            other = await self._start_here(anew=anew)
+        if other is not None:  # not meanwhile: it may be lost, and this one has to be free to follow it
+            await other.start.remote(store, anew)
+
+    async def _start_here(self, *, anew: bool) -> Handle | None:
+        """Lead, unless the other registry does: return that."""
+        if anew and self._registry is not None and self._registry.levels.halted:
+            await self._end_leading()  # somebody starts anew what the rules have stopped
+        if self._registry is not None:
+            if self._registry.startup.stopping and not self._registry.levels.halted:
+                msg = f"{self._registry.app.name} is being stopped: let `remora down` come to its end, then start it."
+                raise StartError(msg)
+            return None
+        await self._open()
+        if (other := await self._other_leader()) is not None:
             self._run()
+            return other
+        if self._running is not None:  # begun by a client that asked before this
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        try:
+            await self._lead(self._candidate(), 0, anew=anew)
+        except BaseException:
+            await self._step_down()
+            raise
+        self._run()
+        return None
 
     async def stand_by(self) -> None:
         """Lead when nobody else does. Never returns: the call fails when this process ends."""
@@ -170,8 +173,11 @@ class RegistryActor:
         return self._registry is not None
 
     async def _open(self) -> None:
-        if self._store is not None:
-            return
+        async with self._opening:
+            if self._store is None:
+                self._store = await self._open_store()
+
+    async def _open_store(self) -> Store:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
         self._app = self._source.load()
         self._name = self._name or registry_name(self._app.name)
@@ -181,7 +187,7 @@ class RegistryActor:
             raise StoreMismatch(msg)
         await store.open(self._app.name, self._app.settings.shards)
         await admit(self._app, store)
-        self._store = store
+        return store
 
     async def _end_leading(self) -> None:
         if self._running is not None:
@@ -208,16 +214,21 @@ class RegistryActor:
     async def _take_turns(self) -> None:
         """Stand by, lead, stand by again when another one leads: for ever."""
         while True:
+            failed = False
             try:
                 if self._registry is None:
                     registry = self._candidate()
-                    await self._lead(registry, await registry.stand_by(), anew=False)
+                    term = await registry.stand_by()
+                    async with self._starting:  # who wants to start the app meanwhile waits for how this ends
+                        await self._lead(registry, term, anew=False)
                 await self._deposed.wait()
             except (RemoraError, RayError) as error:
                 self._log.warning("%s does not lead: %s", self._name, error)
-                await asyncio.sleep(AGAIN_S)
+                failed = True
             await self._step_down()
             self._log.info("%s stands by", self._name)
+            if failed:
+                await asyncio.sleep(AGAIN_S)
 
     def _candidate(self) -> Registry:
         store = self._opened()
@@ -240,15 +251,20 @@ class RegistryActor:
     async def _lead(self, registry: Registry, term: int, *, anew: bool) -> None:
         hosts = self._hosts
         self._registry = registry
-        table = await registry.start(term, anew=anew)
+        rows = list((await registry.start(term, anew=anew)).hosts.values())
         self._log.info("%s leads in term %d", self._name, registry.term)
-        # Clients of this process must find it answering while hosts start: hosts are clients too.
+        self._upkeep = [
+            Upkeep(self._app, cls.name, RaySupervisors(self._app, self._source, hosts.store), SystemClock(), seed=os.getpid())
+            for cls in dict.fromkeys(self._app.supervisors.values())
+        ]  # fmt: skip
+        # Clients of this process must find it answering while hosts start, hosts being clients too, and while Ray is asked
+        # which of them there are: Ray's own head may be what failed.
         self._leads.set()
         self._publisher = Publisher(OF_REGISTRY, registry, {"app": self._app.name})
         self._publisher.start()
-        await hosts.kill_strays(list(table.hosts.values()))
-        lost = await hosts.attach(list(table.hosts.values()))
-        await registry.startup.begin(fresh=len(lost) == len(table.hosts))
+        lost = await hosts.look(rows)
+        await registry.startup.begin(fresh=len(lost) == len(rows))
+        await hosts.attach([row for row in rows if row not in lost])
         for row in lost:
             await registry.detection.died(row.incarnation, "its actor is not found", proven=False)
         if registry.levels.halted:
@@ -258,14 +274,11 @@ class RegistryActor:
                 await hosts.fill_all()
             for key in registry.unplaced():
                 await hosts.dedicate(key)
-        self._upkeep = [
-            Upkeep(self._app, cls.name, RaySupervisors(self._app, self._source, hosts.store), SystemClock(), seed=os.getpid())
-            for cls in dict.fromkeys(self._app.supervisors.values())
-        ]  # fmt: skip
         for one in self._upkeep:
             registry.spawn(one.run())
-        beside = [self._follow_nodes(), self._keep_standby()]
-        self._beside = [asyncio.get_running_loop().create_task(work) for work in beside]
+        if not registry.startup.stopping:
+            beside = [self._follow_nodes(), self._keep_standby()]
+            self._beside = [asyncio.get_running_loop().create_task(work) for work in beside]
 
     async def _step_down(self) -> None:
         """Forget what was begun: another one leads, or the next try begins anew and finds what stands."""
@@ -276,9 +289,9 @@ class RegistryActor:
             self._publisher = None
         for task in self._beside:
             task.cancel()
-        self._beside = []
+        self._beside, self._upkeep = [], []
         if registry is not None:
-            self._hosts.stop_watching()
+            self._hosts.step_down()
             await registry.close()
 
     async def _follow_nodes(self) -> None:
@@ -377,11 +390,15 @@ class RegistryActor:
         return registry.settings.stop_s if registry.startup.order.declared else 0.0
 
     async def stop(self) -> list[str]:
-        """Close types and hosts in order; return what could not be closed. No process ends by this."""
+        """Start no other registry and no host any more, and close types and hosts if they have an order.
+
+        Returns:
+            What could not be closed. No process ends by this.
+        """
         registry = await self._leading()
         for task in self._beside:
             task.cancel()
-        return await stop_in_order(registry)
+        return await stop_in_order(registry) if registry.startup.order.declared else []
 
     # -- what operators ask -----------------------------------------------------------------------------
 

@@ -50,6 +50,8 @@ YIELD_MAX_S = 0.25
 takes where nothing is slow, and short beside ``Settings.drain_s``, within which hundreds of them have to fit."""
 STANDBY_READS_S = 1.0
 """Seconds between reads of the table by a registry that stands by."""
+GONE_SHOWN = 20
+"""Hosts that are gone and of which a status tells why."""
 DRAINED, DRAINING, LOCATIONS = "drained", "draining", "locations"
 """Notes in the store: nodes and single hosts that were asked to be emptied, and where shards are wanted."""
 
@@ -362,6 +364,10 @@ class Registry:
         if replace:  # before anybody can see that their slots are empty
             self.levels.replacing |= {row.slot for row in left}
         self._table = table
+        self.given_up += len(left)
+        why = because or "it was fenced"
+        gone = [(row.name, why, self.clock.monotonic_s()) for row in left]
+        self.gone_lately = [*self.gone_lately, *gone][-GONE_SHOWN:]
         note_unowned(self.unowned, table, self.layout.names(), self.clock.monotonic_s())
         told = [self.spawn(self._tell(table.hosts[number], shards)) for number, shards in news.items()]
         if told:
@@ -369,11 +375,8 @@ class Registry:
             await asyncio.wait(told, timeout=TELL_S)
         self._changed.set()
         self._changed = asyncio.Event()
-        self.given_up += len(left)
         for row in left:
-            why = because or "it was fenced"
             self._log.warning("host %s (incarnation %d) is gone: %s", row.name, row.incarnation, why)
-            self.gone_lately = [*self.gone_lately[-19:], (row.name, why, self.clock.monotonic_s())]
             await self.hosts.kill(row)
             if replace:
                 self.spawn(self.levels.died(row))

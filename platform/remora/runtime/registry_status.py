@@ -51,8 +51,8 @@ async def status(registry: Registry) -> dict[str, Any]:
 
 async def shards(registry: Registry) -> list[dict[str, Any]]:
     """Return every shard: who owns it, what becomes of it, and how many entities of it are in memory (None: not known)."""
+    table = registry.current  # as it is when asked: a host that does not answer may be given up while it is waited for
     live = await registry.hosts.live()
-    table = registry.current
     found = []
     for name in sorted({*registry.layout.names(), *table.shards}, key=_in_order):
         row = table.shards.get(name)

@@ -11,13 +11,14 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from entities.counter import Counter
 from remora.app import App, AppSource
-from remora.cluster import ray_hosts
+from remora.cluster import host_calls, ray_hosts
 from remora.cluster.ray_hosts import WORDS_AFTER_S, RayHosts
-from remora.errors import HostGone
+from remora.errors import HostGone, NotLeader
 from remora.process import machine_identity
 from remora.runtime.blackbox import LastWords
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow
+from tests.clock import until
 
 BANK = App("bank", entities=[Counter])
 ROWS = [HostRow(number, f"remora/bank/host/{number}/{number}-1", pid=number, started=1.0) for number in (1, 2)]
@@ -31,6 +32,7 @@ class Cluster:
     died: list[int] = field(default_factory=list)
     reported: list[int] = field(default_factory=list)
     watched: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     watch: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(suspicions={}, held=set()))
     hosts: dict[int, HostRow] = field(default_factory=lambda: {row.incarnation: row for row in ROWS})
@@ -68,8 +70,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
             raise HostGone(name)
         return one.actors[name]
 
+    async def end(name: str) -> None:
+        one.actors.pop(name, None)
+        one.ended.append(name)
+
     monkeypatch.setattr(ray_hosts, "actors", names)
-    monkeypatch.setattr(ray_hosts, "find_actor", find)
+    monkeypatch.setattr(ray_hosts, "end_actor", end)
+    for module in (host_calls, ray_hosts):
+        monkeypatch.setattr(module, "find_actor", find)
     monkeypatch.setattr(ray_hosts, "WATCH_AGAIN_S", 0.001)
     monkeypatch.setattr(ray_hosts, "ASK_S", 0.01)
     monkeypatch.setattr(RayHosts, "_begin_watch", lambda _, row: one.watched.append(row.name))
@@ -83,6 +91,7 @@ def hosts(cluster: Cluster) -> RayHosts:
         "Registry",
         SimpleNamespace(
             spawn=cluster.spawn,
+            term=2,
             current=SimpleNamespace(hosts=cluster.hosts),
             detection=SimpleNamespace(died=cluster.hear, reported=cluster.suspect, watch=cluster.watch),
         ),
@@ -109,7 +118,7 @@ async def test_a_host_that_does_not_answer_yet_is_not_given_up_and_is_watched_on
     cluster.stands(ROWS[0], busy)
     cluster.stands(ROWS[1], answers(ROWS[1]))
 
-    assert await hosts.attach(ROWS) == []
+    await hosts.attach(ROWS)
     assert cluster.watched == [ROWS[1].name]
 
     free.set()
@@ -143,9 +152,17 @@ async def test_a_host_that_ray_does_not_reach_is_suspected_and_asked_again_until
     assert cluster.watched == [ROWS[1].name]
 
 
-async def test_a_host_without_an_actor_is_lost_and_one_that_ended_or_was_restarted_has_died(
+async def test_a_host_without_an_actor_is_lost_and_one_that_was_begun_by_a_former_registry_is_ended(
     cluster: Cluster, hosts: RayHosts
 ) -> None:
+    for name in (ROWS[1].name, "remora/bank/host/3/1-9", "remora/bank/host/3/2-1", "remora/bank/registry"):
+        cluster.actors[name] = SimpleNamespace()
+
+    assert await hosts.look(ROWS) == [ROWS[0]]
+    assert cluster.ended == ["remora/bank/host/3/1-9"], "not the one that was begun in this term"
+
+
+async def test_a_host_that_ended_or_was_restarted_has_died(cluster: Cluster, hosts: RayHosts) -> None:
     third = HostRow(3, "remora/bank/entity/a/1", pid=3, started=1.0, dedicated="a/1")
     cluster.hosts[3] = third
 
@@ -155,7 +172,7 @@ async def test_a_host_without_an_actor_is_lost_and_one_that_ended_or_was_restart
     cluster.stands(ROWS[1], ended)
     cluster.stands(third, answers(HostRow(4, third.name, pid=4, started=2.0, dedicated="a/1")))
 
-    assert await hosts.attach([*ROWS, third]) == [ROWS[0]]
+    await hosts.attach([ROWS[1], third])
     await asyncio.gather(*cluster.tasks)
 
     assert sorted(cluster.died) == [2, 3]
@@ -167,10 +184,51 @@ async def test_a_host_that_took_a_new_incarnation_meanwhile_is_the_same_process_
 ) -> None:
     cluster.stands(ROWS[0], answers(HostRow(7, ROWS[0].name, pid=1, started=1.0)))
 
-    assert await hosts.attach(ROWS[:1]) == []
+    await hosts.attach(ROWS[:1])
     await asyncio.gather(*cluster.tasks)
 
     assert (cluster.watched, cluster.died) == ([ROWS[0].name], [])
+
+
+async def test_all_hosts_of_the_table_are_shown_those_too_that_were_not_found_again_yet_or_have_no_actor(
+    cluster: Cluster, hosts: RayHosts
+) -> None:
+    async def counters() -> dict[str, Any]:
+        return {"name": ROWS[0].name, "live": 7}
+
+    cluster.actors[ROWS[0].name] = SimpleNamespace(status=SimpleNamespace(remote=counters))
+
+    assert await hosts.statuses() == [
+        {"name": ROWS[0].name, "live": 7},
+        {"name": ROWS[1].name, "error": ROWS[1].name},  # as `find` says it here
+    ]
+
+
+# -- entities with a host of their own ------------------------------------------------------------------
+
+
+async def test_who_waits_for_an_entitys_host_no_longer_ends_it_for_nobody_else_and_a_registry_that_leads_no_more_says_so(
+    hosts: RayHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    async def dedicate(_: RayHosts, key: str) -> None:
+        begun.append(key)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(RayHosts, "_dedicate", dedicate)
+    impatient, patient = (asyncio.create_task(hosts.dedicate("a/1")) for _ in range(2))
+    await until(lambda: begun == ["a/1"])
+
+    impatient.cancel()
+    await asyncio.wait([impatient])
+    done, _ = await asyncio.wait([patient], timeout=0.01)
+    assert not done
+
+    hosts.step_down()
+    with pytest.raises(NotLeader, match="starts a/1"):
+        await patient
+    assert begun == ["a/1"]
 
 
 # -- what a host left behind ---------------------------------------------------------------------------
