@@ -22,7 +22,6 @@ from remora.cluster import record as records
 from remora.cluster.names import (
     AUTH_MODE,
     NAMESPACE,
-    app_prefix,
     entity_name,
     host_prefix,
     registry_name,
@@ -183,22 +182,22 @@ async def stop_platform(app: str) -> None:
             _log.warning("%s was not stopped cleanly: %s", app, one)
     except RemoraError as error:
         _log.info("nothing of %s was stopped in order: %s", app, error)
-    # Registries first, and both: either would start again what is ended here. What it was starting as it ended comes last.
-    for prefix in (registry_name(app), supervisor_prefix(app), host_prefix(app), entity_name(app, ""), app_prefix(app)):
+    # Registries first, and both: either would start again what is ended here.
+    for prefix in (registry_name(app), supervisor_prefix(app), host_prefix(app), entity_name(app, "")):
         await _end_all(prefix)
 
 
 async def _end_all(prefix: str) -> None:
     """End the actors whose names begin so, and those that were being started meanwhile."""
-    names = set[str]()
+    names = await actors(prefix)
     try:
         async with asyncio.timeout(ENDED_S):
-            while names := await actors(prefix):
-                for name in names:
-                    await end_actor(name)
+            while names:
+                await asyncio.gather(*map(end_actor, names))
                 await asyncio.sleep(ENDED_LOOK_S)
+                names = await actors(prefix)
     except TimeoutError:
-        _log.warning("after %g s Ray still has: %s", ENDED_S, ", ".join(sorted(names)))
+        _log.warning("%g s after they were ended Ray still has: %s", ENDED_S, ", ".join(sorted(names)))
 
 
 async def open_client(app: App | str) -> Client:

@@ -79,6 +79,8 @@ class RayHosts:
         self._count = count
         self._calls = HostCalls()
         self._handles = self._calls.handles
+        self._leads = True
+        """Whether this registry does, until it steps down."""
         self._watches: set[asyncio.Task[None]] = set()
         self._dedicating: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -346,6 +348,7 @@ class RayHosts:
 
     def step_down(self) -> None:
         """Take no more notice of hosts' deaths, and start none: another one leads."""
+        self._leads = False
         for task in (*self._watches, *self._dedicating.values()):
             task.cancel()
 
@@ -439,11 +442,12 @@ class RayHosts:
     async def dedicate(self, key: str) -> None:
         """See Hosts."""
         running = self._dedicating.get(key)
-        if running is None:
+        if running is None and self._leads:
             running = self._dedicating[key] = asyncio.create_task(self._dedicate(key))
             running.add_done_callback(lambda _: self._dedicating.pop(key, None))
-        await asyncio.wait([running])  # not by itself: who waits no longer must not end it for the others
-        if running.cancelled():
+        if running is not None:
+            await asyncio.wait([running])  # not by itself: who waits no longer must not end it for the others
+        if running is None or running.cancelled():
             msg = f"Another registry of {self._app.name} leads, which starts {key}."
             raise NotLeader(msg)
         running.result()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from remora.app import App, AppSource
 from remora.clock import SystemClock
@@ -27,7 +28,7 @@ from remora.runtime.measures import OF_REGISTRY
 from remora.runtime.registry import POLL_S, Registry
 from remora.runtime.startup import stop_in_order
 from remora.runtime.upkeep import Upkeep
-from remora.sharding.table import encode_table
+from remora.sharding.table import HostRow, encode_table
 from remora.storage.open import open_store
 from remora.supervision.levels import REGISTRY_DIED, REGISTRY_RULES
 from remora.supervision.restarts import restarts_at_once
@@ -129,24 +130,42 @@ class RegistryActor:
         if store and store != self._store_url:
             msg = f"The app of {self._source.path} runs in this Ray cluster already, on another store: stop it first."
             raise StoreMismatch(msg)
-        async with self._starting:
-            other = await self._start_here(anew=anew)
-        if other is not None:  # not meanwhile: it may be lost, and this one has to be free to follow it
-            await other.start.remote(store, anew)
+        await self._open()
+        # The other one is asked while this one is free to follow it: it may be lost without anybody knowing yet.
+        other = await self._other_leader() if self._registry is None else None
+        if other is None or not await self._started_by(other, store, anew=anew):
+            async with self._starting:
+                await self._start_here(anew=anew)
 
-    async def _start_here(self, *, anew: bool) -> Handle | None:
-        """Lead, unless the other registry does: return that."""
+    async def _started_by(self, other: Handle, store: str, *, anew: bool) -> bool:
+        """Have the registry that leads start the app; return whether it did, and not this one leads by now."""
+        self._run()
+        leads: asyncio.Future[Any] = asyncio.ensure_future(self._leads.wait())
+        asked: asyncio.Future[Any] = asyncio.ensure_future(other.start.remote(store, anew))
+        try:
+            await asyncio.wait([leads, asked], return_when=asyncio.FIRST_COMPLETED)
+            if asked.done():
+                asked.result()
+        except RayActorError as error:
+            self._log.info("the registry that led is lost: %s", type(error).__name__)
+            return False
+        else:
+            return asked.done()
+        finally:
+            leads.cancel()
+            asked.cancel()
+
+    async def _start_here(self, *, anew: bool) -> None:
+        """Lead, unless this one does."""
         if anew and self._registry is not None and self._registry.levels.halted:
             await self._end_leading()  # somebody starts anew what the rules have stopped
         if self._registry is not None:
             if self._registry.startup.stopping and not self._registry.levels.halted:
                 msg = f"{self._registry.app.name} is being stopped: let `remora down` come to its end, then start it."
                 raise StartError(msg)
-            return None
-        await self._open()
-        if (other := await self._other_leader()) is not None:
-            self._run()
-            return other
+            if not (self._app.order.declared or self._registry.current.hosts):
+                await self._hosts.start_missing()  # it leads since a client asked it: nobody has seen to its hosts
+            return
         if self._running is not None:  # begun by a client that asked before this
             self._running.cancel()
             await asyncio.wait([self._running])
@@ -156,7 +175,6 @@ class RegistryActor:
             await self._step_down()
             raise
         self._run()
-        return None
 
     async def stand_by(self) -> None:
         """Lead when nobody else does. Never returns: the call fails when this process ends."""
@@ -257,13 +275,15 @@ class RegistryActor:
             Upkeep(self._app, cls.name, RaySupervisors(self._app, self._source, hosts.store), SystemClock(), seed=os.getpid())
             for cls in dict.fromkeys(self._app.supervisors.values())
         ]  # fmt: skip
-        # Clients of this process must find it answering while hosts start, hosts being clients too, and while Ray is asked
-        # which of them there are: Ray's own head may be what failed.
+        # Whoever starts the app needs Ray anyway, and what was open in a former run is not open now.
+        lost = None if term else await self._look(registry, rows)
+        # Clients of this process must find it answering while hosts start, hosts being clients too. One that follows another
+        # answers while it asks Ray which hosts there are: Ray's own head may be what failed.
         self._leads.set()
         self._publisher = Publisher(OF_REGISTRY, registry, {"app": self._app.name})
         self._publisher.start()
-        lost = await hosts.look(rows)
-        await registry.startup.begin(fresh=len(lost) == len(rows))
+        if lost is None:
+            lost = await self._look(registry, rows)
         await hosts.attach([row for row in rows if row not in lost])
         for row in lost:
             await registry.detection.died(row.incarnation, "its actor is not found", proven=False)
@@ -276,9 +296,15 @@ class RegistryActor:
                 await hosts.dedicate(key)
         for one in self._upkeep:
             registry.spawn(one.run())
-        if not registry.startup.stopping:
+        if registry.levels.halted or not registry.startup.stopping:  # one that rules have stopped still tells why
             beside = [self._follow_nodes(), self._keep_standby()]
             self._beside = [asyncio.get_running_loop().create_task(work) for work in beside]
+
+    async def _look(self, registry: Registry, rows: Sequence[HostRow]) -> list[HostRow]:
+        """Begin the app's order, from its beginning if no host stands; return the hosts that are lost."""
+        lost = await self._hosts.look(rows)
+        await registry.startup.begin(fresh=len(lost) == len(rows))
+        return lost
 
     async def _step_down(self) -> None:
         """Forget what was begun: another one leads, or the next try begins anew and finds what stands."""
@@ -390,12 +416,13 @@ class RegistryActor:
         return registry.settings.stop_s if registry.startup.order.declared else 0.0
 
     async def stop(self) -> list[str]:
-        """Start no other registry and no host any more, and close types and hosts if they have an order.
+        """Start no other registry and no host any more; close types and hosts in order, if the app declares one.
 
         Returns:
             What could not be closed. No process ends by this.
         """
         registry = await self._leading()
+        registry.startup.stopping = True
         for task in self._beside:
             task.cancel()
         return await stop_in_order(registry) if registry.startup.order.declared else []

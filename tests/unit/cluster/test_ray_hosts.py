@@ -228,6 +228,8 @@ async def test_who_waits_for_an_entitys_host_no_longer_ends_it_for_nobody_else_a
     hosts.step_down()
     with pytest.raises(NotLeader, match="starts a/1"):
         await patient
+    with pytest.raises(NotLeader, match="starts a/1"):
+        await hosts.dedicate("a/1")
     assert begun == ["a/1"]
 
 
