@@ -3,14 +3,16 @@
 from pathlib import Path
 
 import pytest
+import ray
 
 from remora import HandlerFailed, Stopped
 from remora.app import AppSource
 from remora.cluster import bootstrap
+from remora.cluster.names import NAMESPACE, registry_names
 from remora.cluster.transport import RayDirectory
 from remora.config import read_config
 from tests.integration.apps import Witness
-from tests.integration.running import running, until
+from tests.integration.running import listed, running, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(180)]
 RULES = """
@@ -86,6 +88,20 @@ async def test_escalation_climbs_to_the_group_which_restarts_all_its_hosts_then_
         assert app.host_actors() == set()
         status = await RayDirectory(app.name).ask("status")
         assert status["halted"] == app.client.table.halted
+
+        # Whichever registry is left tells why, and there are two again: each may be lost.
+        await until(
+            lambda: set(registry_names(app.name)) <= listed(app.name).keys(), 60, "the other registry stands by"
+        )
+        led = listed(app.name)[status["leader"]]
+        ray.kill(ray.get_actor(led.name, NAMESPACE), no_restart=True)
+        await app.registry_answers(60)
+        await until(
+            lambda: (one := listed(app.name).get(led.name)) is not None and one.pid != led.pid, 60, "another stands by"
+        )
+        followed = await RayDirectory(app.name).ask("status")
+        assert followed["halted"] == status["halted"]
+        assert followed["leader"] != led.name
 
         await bootstrap.ensure_platform(AppSource(app.path, config), f"sqlite:///{app.store}", 2)
         await until(lambda: app.balanced(2), 60, "it runs again")

@@ -268,6 +268,27 @@ async def test_a_stop_moves_nothing_more_than_what_is_under_way(monkeypatch: pyt
         registry.startup.stopping = False
 
 
+async def test_a_host_that_is_gone_is_shown_as_such_also_while_another_one_does_not_listen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with platforms.running(quick, hosts=2) as (platform, _):
+        registry, lost, heard = platform.registry, platform.hosts["host-1"].row, asyncio.Event()
+        own = platform.own
+
+        async def deaf(host: HostRow, shards: dict[str, int]) -> None:
+            await heard.wait()
+            await own(host, shards)
+
+        monkeypatch.setattr(platform, "own", deaf)
+        giving_up = asyncio.create_task(registry.gone([lost.incarnation], replace=False))
+        await until(lambda: lost.incarnation not in registry.current.hosts)
+
+        assert [name for name, *_ in registry.gone_lately] == [lost.name]
+        assert not giving_up.done()
+        heard.set()
+        await giving_up
+
+
 def freeze(platform: LocalPlatform, *hosts: Host) -> None:
     """Have hosts renew no more, on machines where nobody can prove their end."""
     for host in hosts:

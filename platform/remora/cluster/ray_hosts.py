@@ -78,7 +78,6 @@ class RayHosts:
         self.store = store
         self._count = count
         self._calls = HostCalls()
-        self._handles = self._calls.handles
         self._leads = True
         """Whether this registry does, until it steps down."""
         self._watches: set[asyncio.Task[None]] = set()
@@ -127,7 +126,7 @@ class RayHosts:
         while (row := self._row(name)) is not None:
             try:
                 async with asyncio.timeout(TELL_S):
-                    handle = self._handles[name] = await find_actor(name)
+                    handle = self._calls.handles[name] = await find_actor(name)
                     found: HostRow = await handle.start.remote()
             except (HostGone, ActorUnavailableError, TimeoutError) as error:
                 await detection.reported(row.incarnation, f"it does not answer this registry yet ({first_line(error)})")
@@ -142,8 +141,8 @@ class RayHosts:
                 because = "Ray has restarted its process"
             await detection.died(row.incarnation, because, proven=False)
             return
-        if self._handles.get(name) is handle:  # it was given up meanwhile
-            self._handles.pop(name, None)
+        if self._calls.handles.get(name) is handle:  # it was given up meanwhile
+            self._calls.handles.pop(name, None)
 
     def _row(self, name: str) -> HostRow | None:
         return next((row for row in self.registry.current.hosts.values() if row.name == name), None)
@@ -320,7 +319,7 @@ class RayHosts:
                 self.registry.detection.doubt(node)
             ray.kill(handle, no_restart=True)
             raise ours(error, name) from error
-        self._handles[name] = handle
+        self._calls.handles[name] = handle
         self._homes[row.slot] = row.node
         self._begin_watch(row)
         return row
@@ -360,7 +359,7 @@ class RayHosts:
     async def _watch(self, row: HostRow) -> None:
         """Wait for the host's death, which Ray reports within milliseconds when it does not restart it."""
         detection = self.registry.detection
-        while (handle := self._handles.get(row.name)) is not None:
+        while (handle := self._calls.handles.get(row.name)) is not None:
             try:
                 await handle.watch.remote()
             except ActorDiedError as error:
@@ -432,7 +431,7 @@ class RayHosts:
 
     async def retire(self, host: HostRow) -> None:
         """See Hosts."""
-        self._handles.pop(host.name, None)
+        self._calls.handles.pop(host.name, None)
         await end_actor(host.name)
         if host.dedicated:
             await self.dedicate(host.dedicated)
@@ -479,14 +478,14 @@ class RayHosts:
         here = host.machine == machine_identity() and bool(host.started)
         if here and started_s(host.pid) == host.started:
             os.kill(host.pid, signal.SIGKILL)
-        handle = self._handles.pop(host.name, None)
+        handle = self._calls.handles.pop(host.name, None)
         if handle is not None and not host.dedicated:
             ray.kill(handle, no_restart=True)
         return here
 
     async def end(self, host: HostRow) -> None:
         """See Hosts."""
-        self._handles.pop(host.name, None)
+        self._calls.handles.pop(host.name, None)
         await end_actor(host.name)
         # Its name is free once Ray has seen its end: until then it would be taken for what is started in its place.
         with suppress(HostGone, TimeoutError):

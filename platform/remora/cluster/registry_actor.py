@@ -106,7 +106,10 @@ class RegistryActor:
         self._hosts: RayHosts
         self._leads = asyncio.Event()
         self._deposed = asyncio.Event()
+        self._starts = 0
+        """Calls of ``start`` that have not ended."""
         self._starting = asyncio.Lock()
+        """Held by whoever begins to lead."""
         self._opening = asyncio.Lock()
         self._running: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
@@ -130,12 +133,16 @@ class RegistryActor:
         if store and store != self._store_url:
             msg = f"The app of {self._source.path} runs in this Ray cluster already, on another store: stop it first."
             raise StoreMismatch(msg)
-        await self._open()
-        # The other one is asked while this one is free to follow it: it may be lost without anybody knowing yet.
-        other = await self._other_leader() if self._registry is None else None
-        if other is None or not await self._started_by(other, store, anew=anew):
-            async with self._starting:
-                await self._start_here(anew=anew)
+        self._starts += 1
+        try:
+            await self._open()
+            # The other one is asked while this one is free to follow it: it may be lost without anybody knowing yet.
+            other = await self._other_leader() if self._registry is None else None
+            if other is None or not await self._started_by(other, store, anew=anew):
+                async with self._starting:
+                    await self._start_here(anew=anew)
+        finally:
+            self._starts -= 1
 
     async def _started_by(self, other: Handle, store: str, *, anew: bool) -> bool:
         """Have the registry that leads start the app; return whether it did, and not this one leads by now."""
@@ -362,7 +369,7 @@ class RegistryActor:
             NotLeader: It does not.
         """
         if self._registry is None or not self._leads.is_set():
-            if not self._starting.locked():  # what is being started leads by itself, and must not be raced
+            if not self._starts:  # what is being started leads by itself, and must not be raced
                 await self._open()
                 self._run()
             try:

@@ -12,10 +12,11 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 from entities.counter import Counter
 from remora.app import App, AppSource
 from remora.cluster import host_calls, ray_hosts
-from remora.cluster.ray_hosts import WORDS_AFTER_S, RayHosts
+from remora.cluster.ray_hosts import NEIGHBOURS_ASKED, WORDS_AFTER_S, RayHosts
 from remora.errors import HostGone, NotLeader
 from remora.process import machine_identity
 from remora.runtime.blackbox import LastWords
+from remora.runtime.quarantine import HEARD_S
 from remora.runtime.registry import Registry
 from remora.sharding.table import HostRow
 from tests.clock import until
@@ -255,6 +256,26 @@ async def test_what_a_host_of_another_machine_left_is_read_by_a_host_beside_it(
     assert not hosts.near(AWAY[0]), "it may be gone too"
     cluster.watch.held = set()
     assert await hosts.last_words(AWAY[0]) == LastWords("Segmentation fault", ("counter/a", "add"))
+
+
+@pytest.mark.parametrize("beside", [1, 2, 3])
+async def test_those_asked_what_took_a_host_down_share_the_time_there_is(
+    cluster: Cluster, hosts: RayHosts, monkeypatch: pytest.MonkeyPatch, beside: int
+) -> None:
+    rows = [HostRow(n, f"remora/bank/host/{n}/{n}-1", machine=THERE, pid=n) for n in range(beside + 1)]
+    cluster.has(*rows)
+    given: list[float] = []
+
+    async def tell(_: object, host: HostRow, *__: object, within_s: float) -> LastWords:
+        given.append(within_s)
+        if len(given) < min(beside, NEIGHBOURS_ASKED):
+            raise HostGone(host.name)
+        return LastWords("Aborted", None)
+
+    monkeypatch.setattr(host_calls.HostCalls, "tell", tell)
+
+    assert await hosts.last_words(rows[0]) == LastWords("Aborted", None)
+    assert given == [HEARD_S / len(given)] * min(beside, NEIGHBOURS_ASKED)
 
 
 async def test_nobody_is_near_a_host_that_was_alone_on_another_machine(cluster: Cluster, hosts: RayHosts) -> None:

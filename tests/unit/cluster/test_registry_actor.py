@@ -12,7 +12,7 @@ from ray.exceptions import ActorDiedError
 from entities.counter import Counter
 from remora.app import App, AppSource
 from remora.cluster.registry_actor import RegistryActor
-from remora.errors import StartError, StoreUnavailable
+from remora.errors import NotLeader, StartError, StoreUnavailable
 from tests.clock import until
 
 TERM = 3
@@ -32,11 +32,15 @@ class Standing(RegistryActor):
         """How often the hosts that are missing were started."""
         self.hosts: dict[int, str] = {1: "a host"}
         self.let = asyncio.get_running_loop().create_future()
+        self.told = asyncio.Event()
+        """Whether the other registry has said whether it leads."""
+        self.told.set()
 
     async def _open(self) -> None:
         return
 
     async def _other_leader(self) -> Any:  # noqa: ANN401 - a handle
+        await self.told.wait()
         return self.other
 
     def _candidate(self) -> Any:  # noqa: ANN401 - what of a registry is asked for here
@@ -93,6 +97,23 @@ async def test_who_starts_the_app_while_a_registry_begins_to_lead_is_answered_wh
         standing.let.set_result(None)
         await start
         assert (standing.begun, standing.filled) == ([TERM], 0)
+
+
+async def test_a_client_that_asks_while_the_app_is_being_started_makes_nobody_lead() -> None:
+    standing = Standing()
+    standing.told.clear()
+    start = asyncio.create_task(standing.start())
+    await not_yet(start)
+
+    with pytest.raises(NotLeader):
+        await standing.suspect("a host")
+    standing.told.set()
+    await until(lambda: standing.begun == [0])
+    standing.let.set_result(None)
+
+    await start
+    assert standing.begun == [0]
+    await standing.end()
 
 
 async def test_who_starts_an_app_whose_registry_leads_without_a_host_has_its_hosts_started() -> None:
